@@ -1,0 +1,1 @@
+//! The one place that knows all three: EditRequest to EditOutcome.

@@ -1,0 +1,3 @@
+//! The `any2pix` binary: flags, environment, printing, exit codes.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Everything that denoises: schedulers, prior, UNet, VAE, IP-Adapter, inversion.

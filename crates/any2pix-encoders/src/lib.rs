@@ -1,0 +1,1 @@
+//! Perception: image, audio and text to embeddings.

@@ -1,0 +1,1 @@
+//! Suites, metrics, harness and report: numbers about edits.

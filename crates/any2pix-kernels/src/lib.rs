@@ -1,0 +1,1 @@
+//! CPU compute on plain slices: GEMM, convolution, attention, normalisation, forward and backward.

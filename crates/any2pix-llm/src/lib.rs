@@ -1,0 +1,1 @@
+//! Intention: an instruction and embeddings to an EditPlan.

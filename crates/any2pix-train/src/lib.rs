@@ -1,0 +1,1 @@
+//! Data sets, losses, optimiser, EMA, checkpoints and one recipe per stage.

@@ -1,0 +1,1 @@
+//! Examples of any2pix as a library.
