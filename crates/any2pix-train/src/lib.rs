@@ -9,6 +9,7 @@ pub mod ema;
 pub mod error;
 pub mod export;
 pub mod optimizer;
+pub mod prefetch;
 pub mod progress;
 pub mod recipe;
 pub mod run_dir;
@@ -19,6 +20,7 @@ pub mod stages;
 pub mod trainer;
 
 pub use error::{Result, TrainError};
+pub use prefetch::Prefetch;
 pub use progress::{Event, Progress};
 pub use recipe::{Recipe, StepLoss};
 pub use settings::{PlanOfStages, TrainSettings};

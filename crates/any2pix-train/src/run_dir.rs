@@ -95,6 +95,11 @@ impl RunDir {
         Ok(folder)
     }
 
+    /// Whether the samples of a step were begun.
+    pub fn has_samples(&self, step: u64) -> bool {
+        self.root.join("samples").join(format!("step-{step:08}")).exists()
+    }
+
     /// The steps that have a checkpoint, in order.
     pub fn checkpoints(&self) -> Result<Vec<(u64, PathBuf)>> {
         let folder = self.root.join("checkpoints");

@@ -184,7 +184,9 @@ impl Running<'_> {
         if saved_at.0 != self.step {
             self.save()?;
         }
-        self.look(true, true)?;
+        if !self.trainer.run.has_samples(steps) {
+            self.look(true, true)?;
+        }
         self.export()?;
         Ok(Outcome::Finished)
     }
