@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use any2pix_agent::AgentError;
 use any2pix_nn::{CheckpointError, Hint};
 use thiserror::Error;
 
@@ -29,9 +28,6 @@ pub enum EvalError {
         /// The first defect.
         reason: String,
     },
-    /// The agent failed in a way that is not about one item.
-    #[error(transparent)]
-    Agent(#[from] AgentError),
     /// A component's weights cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -59,7 +55,6 @@ impl Hint for EvalError {
             Self::Malformed { .. } => {
                 vec!["`any2pix data playroom` writes the suite; is it complete?".into()]
             }
-            Self::Agent(error) => error.hints(),
             Self::Checkpoint(error) => error.hints(),
             _ => Vec::new(),
         }
