@@ -2,6 +2,7 @@
 
 mod completions;
 mod doctor;
+mod train;
 
 use clap::Subcommand;
 
@@ -13,6 +14,8 @@ use crate::printer::Printer;
 pub(crate) enum Command {
     /// Say what this build and this machine are.
     Doctor(doctor::Args),
+    /// Train one stage of the embedded model, or all of them in order.
+    Train(train::Args),
     /// Print a completion script for a shell.
     Completions(completions::Args),
 }
@@ -22,6 +25,7 @@ impl Command {
     pub(crate) fn run(self, printer: &Printer) -> Result<Exit, Failure> {
         match self {
             Self::Doctor(args) => doctor::run(&args, printer),
+            Self::Train(args) => train::run(&args, printer),
             Self::Completions(args) => completions::run(&args, printer),
         }
     }
