@@ -160,10 +160,8 @@ fn layer_pixel(layer: &Layer, x: u32, y: u32) -> Option<([f32; 3], f32)> {
 /// The layer's alpha at the painter's resolution.
 fn layer_alpha(layer: &Layer, painted: &Painted) -> Plane {
     let (window, region) = (painted.window, &painted.region);
-    let (across, down) = (
-        window.width as f32 / region.width as f32,
-        window.height as f32 / region.height as f32,
-    );
+    let (across, down) =
+        (window.width as f32 / region.width as f32, window.height as f32 / region.height as f32);
     Plane::from_fn(region.width, region.height, |x, y| {
         let x = window.x as f32 + (x as f32 + 0.5) * across;
         let y = window.y as f32 + (y as f32 + 0.5) * down;
@@ -249,7 +247,8 @@ mod tests {
     fn a_reference_keeps_its_full_size_detail() {
         let mut picture = source();
         // Stripes of one pixel, which the painter's resolution cannot hold.
-        let image = RgbaImage::from_fn(12, 12, |x, _| Rgba([80 + (x % 2) as u8 * 40, 90, 100, 255]));
+        let image =
+            RgbaImage::from_fn(12, 12, |x, _| Rgba([80 + (x % 2) as u8 * 40, 90, 100, 255]));
         let layer = Some(Layer { image, x: 30, y: 20 });
         stitch(&mut picture, &Painted { layer, ..painted(false) });
         assert_eq!(picture.get_pixel(34, 26).0, [80, 90, 100]);

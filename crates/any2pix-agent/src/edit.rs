@@ -19,7 +19,7 @@ use crate::pipeline::Pipeline;
 use crate::progress::{Progress, Stage};
 use crate::request::{EditRequest, Segment};
 use crate::run::Run;
-use crate::tasks::{Task, tasks};
+use crate::tasks::tasks;
 use crate::workbench::Workbench;
 
 /// The pipeline of a model of InstructAny2Pix's shape with a locator: the embedded one, and any

@@ -190,9 +190,9 @@ impl AgentError {
 impl Hint for AgentError {
     fn hints(&self) -> Vec<String> {
         let hint = match self {
-            Self::Media { error }
-            | Self::Planning { error }
-            | Self::Weights { error, .. } => return error.hints(),
+            Self::Media { error } | Self::Planning { error } | Self::Weights { error, .. } => {
+                return error.hints();
+            }
             Self::Syntax { .. } => "a reference is `[path]`; write `\\[` for a bracket in the text",
             Self::EmptyInstruction => "say what to do, as in `add [dog.ogg] to [park.jpg]`",
             Self::TooMany { .. } => "split the edit into several",

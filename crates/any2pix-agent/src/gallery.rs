@@ -182,8 +182,7 @@ impl<'a> Gallery<'a> {
 
     fn new(place: Place<'a>, index: Index, embeddings: Vec<Vec<f32>>) -> Result<Self, AgentError> {
         if embeddings.len() != index.items.len() {
-            let reason =
-                format!("{} pictures, {} embeddings", index.items.len(), embeddings.len());
+            let reason = format!("{} pictures, {} embeddings", index.items.len(), embeddings.len());
             return Err(bad(Path::new(EMBEDDINGS), reason));
         }
         Ok(Self { place, index, embeddings })

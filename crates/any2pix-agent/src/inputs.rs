@@ -1,9 +1,9 @@
 //! The inputs of an edit: bytes to pictures and sounds, and those to embeddings.
 
+use ::image::{RgbaImage, imageops};
 use any2pix_encoders::audio::{self, AudioLimits, Waveform};
 use any2pix_encoders::image::{self, ImageLimits, Picture};
 use any2pix_encoders::imagebind::ImageBindModel;
-use ::image::{RgbaImage, imageops};
 use any2pix_llm::MediaKind;
 use candle_core::{DType, Tensor};
 
@@ -111,11 +111,7 @@ pub fn shrunk(picture: &RgbaImage, side: u32) -> RgbaImage {
         return picture.clone();
     }
     let length = |pixels: u32| (u64::from(pixels) * u64::from(side) / u64::from(longer)).max(1);
-    imageops::thumbnail(
-        picture,
-        length(picture.width()) as u32,
-        length(picture.height()) as u32,
-    )
+    imageops::thumbnail(picture, length(picture.width()) as u32, length(picture.height()) as u32)
 }
 
 #[cfg(test)]
@@ -124,10 +120,14 @@ mod tests {
 
     #[test]
     fn sounds_are_told_by_their_first_bytes() {
-        for sound in [&b"RIFF\0\0\0\0WAVEfmt "[..], b"fLaC\0", b"OggS\0", b"ID3\x04", b"\xff\xfb\x90"] {
+        for sound in
+            [&b"RIFF\0\0\0\0WAVEfmt "[..], b"fLaC\0", b"OggS\0", b"ID3\x04", b"\xff\xfb\x90"]
+        {
             assert!(is_sound(sound), "{sound:?}");
         }
-        for other in [&b"RIFF\0\0\0\0WEBP"[..], b"\x89PNG\r\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"", b"\xff"] {
+        for other in
+            [&b"RIFF\0\0\0\0WEBP"[..], b"\x89PNG\r\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"", b"\xff"]
+        {
             assert!(!is_sound(other), "{other:?}");
         }
     }

@@ -92,9 +92,9 @@ fn is_named(subject: &Subject, words: &[String], concepts: &[Concept]) -> bool {
     let of_name = concepts.iter().filter(|c| c.words().any(|word| word.to_lowercase() == name));
     of_name.flat_map(Concept::words).any(|spoken| {
         let spoken: Vec<String> = spoken.to_lowercase().split(' ').map(str::to_string).collect();
-        words.windows(spoken.len()).any(|said| {
-            said.iter().zip(&spoken).all(|(said, known)| is_slip(said, known))
-        })
+        words
+            .windows(spoken.len())
+            .any(|said| said.iter().zip(&spoken).all(|(said, known)| is_slip(said, known)))
     })
 }
 
@@ -188,8 +188,7 @@ mod tests {
         }];
         let subject =
             |name: &str| Subject { name: name.into(), embedding: vec![], reference: None };
-        let words =
-            |text: &str| text.split(' ').map(str::to_string).collect::<Vec<String>>();
+        let words = |text: &str| text.split(' ').map(str::to_string).collect::<Vec<String>>();
         let named = |name, text| is_named(&subject(name), &words(text), &concepts);
         assert!(named("fire truck", "add a fire engine to it"));
         assert!(named("FIRE TRUCK", "add two fire trucks"));

@@ -55,7 +55,8 @@ impl Rect {
     pub fn fitted(&self, width: u32, height: u32) -> Self {
         let scale = (self.width as f32 / width.max(1) as f32)
             .min(self.height as f32 / height.max(1) as f32);
-        let length = |pixels: u32, most: u32| ((pixels as f32 * scale).round() as u32).clamp(1, most);
+        let length =
+            |pixels: u32, most: u32| ((pixels as f32 * scale).round() as u32).clamp(1, most);
         let (w, h) = (length(width, self.width), length(height, self.height));
         let (x, y) = (self.x + (self.width - w) / 2, self.y + self.height - h);
         Self { x, y, width: w, height: h }
@@ -125,9 +126,8 @@ fn largest_part(mask: &Plane) -> Option<Vec<usize>> {
 /// A rectangle of the source as a soft mask over a window, `side` cells a side: 1 inside, falling
 /// to 0 over `feather` cells outside.
 pub fn rect_in_window(rect: Rect, window: Rect, side: usize, feather: f32) -> Plane {
-    let across = |at: usize| {
-        f64::from(window.x) + (at as f64 + 0.5) / side as f64 * f64::from(window.width)
-    };
+    let across =
+        |at: usize| f64::from(window.x) + (at as f64 + 0.5) / side as f64 * f64::from(window.width);
     let down = |at: usize| {
         f64::from(window.y) + (at as f64 + 0.5) / side as f64 * f64::from(window.height)
     };
@@ -195,7 +195,13 @@ mod tests {
         let mask = Plane::from_fn(32, 32, |x, y| {
             let large = (8..16).contains(&x) && (4..8).contains(&y);
             let small = x == 30 && y == 30;
-            if large { 0.9 } else if small { 1.0 } else { 0.1 }
+            if large {
+                0.9
+            } else if small {
+                1.0
+            } else {
+                0.1
+            }
         });
         let region = region_of_mask(&mask, (640, 320)).unwrap();
         assert_eq!(region.rect, Rect { x: 160, y: 40, width: 160, height: 40 });
@@ -210,9 +216,8 @@ mod tests {
         let soft = rect_in_window(rect, window, 16, 1.0);
         assert_eq!((soft.at(4, 4), soft.at(7, 11), soft.at(0, 0)), (1.0, 1.0, 0.0));
         assert_eq!(soft.values.iter().filter(|v| **v == 1.0).count(), 4 * 8);
-        let whole = Plane::from_fn(64, 48, |x, y| {
-            f32::from((14..18).contains(&x) && (9..17).contains(&y))
-        });
+        let whole =
+            Plane::from_fn(64, 48, |x, y| f32::from((14..18).contains(&x) && (9..17).contains(&y)));
         let inside = mask_in_window(&whole, window, (640, 480), 16);
         assert_eq!((inside.at(5, 6), inside.at(12, 6), inside.at(5, 14)), (1.0, 0.0, 0.0));
     }

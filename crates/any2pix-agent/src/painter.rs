@@ -5,9 +5,7 @@ use any2pix_diffusion::draft::{self, to_latent_mask};
 use any2pix_diffusion::guidance::ClassifierFreeGuidance;
 use any2pix_diffusion::inversion::{InversionConfig, invert};
 use any2pix_diffusion::latents::{polar_interpolate, with_norm};
-use any2pix_diffusion::schedulers::{
-    self, DDIMInverseScheduler, Scheduler, SchedulerConfig,
-};
+use any2pix_diffusion::schedulers::{self, DDIMInverseScheduler, Scheduler, SchedulerConfig};
 use any2pix_diffusion::source_decoder::{PriorDeviations, SourceDecoder, SourceWindow};
 use any2pix_diffusion::unet::{
     AddedConditions, ConditionedUNet, Context, ImagePrompt, UNetConditions,
@@ -84,7 +82,12 @@ impl Painter {
     }
 
     /// Conditions of `[unconditional, conditional]`, or of the conditional alone.
-    fn conditions(&self, condition: &Condition, guided: bool, side: usize) -> Result<UNetConditions> {
+    fn conditions(
+        &self,
+        condition: &Condition,
+        guided: bool,
+        side: usize,
+    ) -> Result<UNetConditions> {
         let config = self.unet.config();
         let (picture, subject) = (&condition.picture, &condition.subject);
         let tokens = self.image_proj.forward(picture, subject, TokenMode::Both, 1.0)?;
@@ -158,7 +161,7 @@ impl Painter {
     ) -> std::result::Result<Tensor, AgentError> {
         let guided = settings.guidance != 1.0;
         let factor = self.vae.spatial_factor();
-        let prepare = || {
+        let mut prepare = || {
             let mask = |plane: &Plane| to_latent_mask(&plane.tensor(&Device::Cpu)?, factor);
             let drafted = mask(&brief.drafted)?;
             let reference = draft.broadcast_mul(&drafted.gt(0.0)?.to_dtype(DType::F32)?)?;
@@ -183,7 +186,11 @@ impl Painter {
         if guided {
             let guidance_scale = settings.guidance;
             task.finish(
-                &ClassifierFreeGuidance { predictor: decoder, guidance_scale, guidance_rescale: 0.0 },
+                &ClassifierFreeGuidance {
+                    predictor: decoder,
+                    guidance_scale,
+                    guidance_rescale: 0.0,
+                },
                 latents,
             )
         } else {
@@ -207,7 +214,7 @@ impl Painter {
         let inverted = run.stage(Stage::Invert, |run| {
             let inverse = DDIMInverseScheduler::new(&self.scheduler, settings.steps)
                 .map_err(|error| self.misfit(error))?;
-            let invert = || {
+            let mut invert_all = || {
                 let zero = brief.condition.picture.zeros_like()?;
                 let nothing = Condition { subject: zero.clone(), picture: zero };
                 let conditions = self.conditions(&nothing, false, side)?;
@@ -217,9 +224,9 @@ impl Painter {
                     flow(run)
                 })
             };
-            invert().map_err(AgentError::compute(Stage::Invert))
+            invert_all().map_err(AgentError::compute(Stage::Invert))
         })?;
-        let prepare = || {
+        let mut prepare = || {
             let noise = generator.randn_like(source)?;
             let latents = polar_interpolate(&inverted, &noise, settings.alpha)?;
             Ok((latents, self.conditions(&brief.condition, guided, side)?))
@@ -272,6 +279,10 @@ impl Denoising<'_, '_> {
         run.continue_or_stop(Stage::Decode)?;
         let largest = latents.abs().and_then(|t| t.flatten_all()?.max(D::Minus1)?.to_scalar());
         let largest: f32 = largest.map_err(AgentError::compute(Stage::Denoise))?;
-        if largest.is_finite() { Ok(latents) } else { Err(AgentError::NotFinite { stage: Stage::Denoise }) }
+        if largest.is_finite() {
+            Ok(latents)
+        } else {
+            Err(AgentError::NotFinite { stage: Stage::Denoise })
+        }
     }
 }

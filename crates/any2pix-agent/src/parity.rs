@@ -4,8 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use any2pix_diffusion::parity::TextStates;
+use any2pix_encoders::clip_text::{ClipTextConfig, ClipTextModel};
 use any2pix_nn::golden::{GoldenCase, Outputs, Row};
-use any2pix_nn::{CheckpointError, Hint};
+use any2pix_nn::{Checkpoint, CheckpointError, Hint};
+use candle_core::{DType, Device, Tensor};
+use serde_json::Value;
 
 /// How one case went.
 #[derive(Clone, Debug)]
@@ -100,7 +104,24 @@ fn dispatch(case: &GoldenCase) -> Option<Result<Outputs, String>> {
     any2pix_encoders::parity::run(case)
         .map(told)
         .or_else(|| any2pix_llm::parity::run(case).map(told))
-        .or_else(|| any2pix_diffusion::parity::run(case).map(told))
+        .or_else(|| any2pix_diffusion::parity::run(case, &clip_text).map(told))
+}
+
+/// The text encoder that pipelines of the diffusion crate need and cannot see.
+fn clip_text(
+    weights: &Checkpoint,
+    config: &Value,
+    ids: &Tensor,
+) -> candle_core::Result<TextStates> {
+    let config: ClipTextConfig =
+        serde_json::from_value(config.clone()).map_err(candle_core::Error::wrap)?;
+    let model = ClipTextModel::load(weights.builder(DType::F32, &Device::Cpu), &config)?;
+    let output = model.forward(ids)?;
+    Ok(TextStates {
+        penultimate: output.penultimate()?.clone(),
+        last: output.last_hidden_state,
+        text_embeds: output.text_embeds,
+    })
 }
 
 fn told<E: Hint>(result: Result<Outputs, E>) -> Result<Outputs, String> {

@@ -48,9 +48,7 @@ impl Plane {
     /// The same picture at another size, by [`Plane::sample`].
     pub fn resampled(&self, width: usize, height: usize) -> Self {
         let (w, h) = (width as f32, height as f32);
-        Self::from_fn(width, height, |x, y| {
-            self.sample((x as f32 + 0.5) / w, (y as f32 + 0.5) / h)
-        })
+        Self::from_fn(width, height, |x, y| self.sample((x as f32 + 0.5) / w, (y as f32 + 0.5) / h))
     }
 
     /// Every value through `f`.
@@ -67,7 +65,11 @@ impl Plane {
     }
 
     /// Along rows, then along columns: `combine` sees the values within `radius`.
-    fn separable(&self, radius: usize, combine: impl Fn(&mut dyn Iterator<Item = f32>) -> f32) -> Self {
+    fn separable(
+        &self,
+        radius: usize,
+        combine: impl Fn(&mut dyn Iterator<Item = f32>) -> f32,
+    ) -> Self {
         let r = radius as isize;
         let rows = Self::from_fn(self.width, self.height, |x, y| {
             combine(&mut (-r..=r).map(|d| self.at(x as isize + d, y as isize)))
@@ -98,8 +100,9 @@ impl Plane {
     pub fn pooled(&self, factor: usize) -> Self {
         let share = 1.0 / (factor * factor) as f32;
         Self::from_fn(self.width / factor, self.height / factor, |x, y| {
-            let block = (0..factor * factor)
-                .map(|i| self.at((x * factor + i % factor) as isize, (y * factor + i / factor) as isize));
+            let block = (0..factor * factor).map(|i| {
+                self.at((x * factor + i % factor) as isize, (y * factor + i / factor) as isize)
+            });
             block.sum::<f32>() * share
         })
     }

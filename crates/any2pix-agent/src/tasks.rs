@@ -29,9 +29,9 @@ pub fn tasks(plan: &EditPlan) -> Vec<Task> {
         return vec![Task::Make];
     }
     match plan.operation {
-        Some(
-            Operation::Background | Operation::Style | Operation::Look | Operation::Music,
-        ) => vec![Task::Restyle],
+        Some(Operation::Background | Operation::Style | Operation::Look | Operation::Music) => {
+            vec![Task::Restyle]
+        }
         Some(Operation::Replace | Operation::Recolour | Operation::Resize) => {
             let both = additions.min(removals);
             let pairs = (0..both).map(|i| Task::Replace { removal: i, addition: i });

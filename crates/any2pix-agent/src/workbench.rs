@@ -1,13 +1,12 @@
 //! `Workbench`: one task of a plan, from where it happens to pixels in the picture.
 
-
+use ::image::{RgbImage, RgbaImage, imageops};
 use any2pix_diffusion::source_decoder::PriorDeviations;
 use any2pix_encoders::image::{self, ImageLimits, Picture};
 use any2pix_encoders::locator::{self, Task as Look};
 use any2pix_encoders::resize::{self, Filter};
 use any2pix_llm::plan::Subject;
 use any2pix_nn::Generator;
-use ::image::{RgbImage, RgbaImage, imageops};
 use candle_core::Tensor;
 
 use crate::components::Components;
@@ -185,8 +184,7 @@ impl Workbench<'_> {
             .map(|value| if value > 0.35 { 1.0 } else { 0.0 })
             .dilated(2);
         let source = self.view(picture, window);
-        let filled =
-            painter::filled(&source, &hole).map_err(AgentError::compute(Stage::Locate))?;
+        let filled = painter::filled(&source, &hole).map_err(AgentError::compute(Stage::Locate))?;
         self.note("remove", removal, region.rect, window);
         let mut setting = Setting {
             window,
@@ -329,15 +327,15 @@ impl Workbench<'_> {
         let size = picture.dimensions();
         let rect = rect_of(answer.bbox, size);
         let mask = Plane { width: answer.side, height: answer.side, values: answer.mask };
-        if look == Look::Find && let Some(region) = locate::region_of_mask(&mask, size) {
+        if look == Look::Find
+            && let Some(region) = locate::region_of_mask(&mask, size)
+        {
             return Ok(region);
         }
         let (width, height) = size;
         let [left, top] = [rect.x as f32 / width as f32, rect.y as f32 / height as f32];
-        let [right, bottom] = [
-            left + rect.width as f32 / width as f32,
-            top + rect.height as f32 / height as f32,
-        ];
+        let [right, bottom] =
+            [left + rect.width as f32 / width as f32, top + rect.height as f32 / height as f32];
         let cells = answer.side as f32;
         let inside = |cell: usize, from: f32, to: f32| {
             let at = (cell as f32 + 0.5) / cells;
@@ -416,7 +414,8 @@ fn scaled(cut: &RgbaImage, width: u32, height: u32) -> RgbaImage {
     for pixel in result.pixels_mut() {
         let alpha = u32::from(pixel.0[3]);
         if alpha > 0 {
-            let plain = |c: &mut u8| *c = ((u32::from(*c) * 255 + alpha / 2) / alpha).min(255) as u8;
+            let plain =
+                |c: &mut u8| *c = ((u32::from(*c) * 255 + alpha / 2) / alpha).min(255) as u8;
             pixel.0[..3].iter_mut().for_each(plain);
         }
     }
@@ -428,8 +427,11 @@ fn layer_in_window(layer: &Layer, window: Rect, side: usize) -> (Pixels, Plane) 
     let scale = side as f32 / window.width as f32;
     let down = side as f32 / window.height as f32;
     let length = |pixels: u32, scale: f32| ((pixels as f32 * scale).round() as u32).max(1);
-    let small =
-        scaled(&layer.image, length(layer.image.width(), scale), length(layer.image.height(), down));
+    let small = scaled(
+        &layer.image,
+        length(layer.image.width(), scale),
+        length(layer.image.height(), down),
+    );
     let left = ((layer.x - i64::from(window.x)) as f32 * scale).round() as i64;
     let top = ((layer.y - i64::from(window.y)) as f32 * down).round() as i64;
     let at = |x: usize, y: usize, c: usize| {
@@ -441,7 +443,6 @@ fn layer_in_window(layer: &Layer, window: Rect, side: usize) -> (Pixels, Plane) 
     let channel = |c: usize| Plane::from_fn(side, side, |x, y| at(x, y, c));
     (Pixels([channel(0), channel(1), channel(2)]), channel(3))
 }
-
 
 #[cfg(test)]
 mod tests {

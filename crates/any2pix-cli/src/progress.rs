@@ -45,10 +45,8 @@ impl Progress for Terminal<'_> {
             return;
         }
         if self.bar.is_none() && self.began.elapsed() >= PATIENCE {
-            let bar = ProgressBar::with_draw_target(
-                Some(total as u64),
-                ProgressDrawTarget::stderr(),
-            );
+            let bar =
+                ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
             if let Ok(style) = ProgressStyle::with_template("{msg:>9} {wide_bar} {pos}/{len} {eta}")
             {
                 bar.set_style(style);

@@ -112,10 +112,12 @@ fn size(text: &str) -> Result<[u32; 2], String> {
 }
 
 impl SettingsArgs {
-    /// The settings that result: flags and environment over files over defaults.
-    pub(crate) fn resolve(&self) -> Result<EditSettings, Failure> {
+    /// The settings that result: flags and environment over files over the model's own over the
+    /// program's.
+    pub(crate) fn resolve(&self, model: &SettingsPatch) -> Result<EditSettings, Failure> {
         self.refuse_unavailable()?;
         let mut settings = EditSettings::default();
+        model.apply(&mut settings);
         for patch in self.files()? {
             patch.apply(&mut settings);
         }

@@ -39,11 +39,12 @@ pub(crate) struct Args {
 }
 
 pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
-    let settings = args.settings.resolve()?;
     if args.output.extension().is_none_or(|e| !e.eq_ignore_ascii_case("png")) {
         let message = format!("{}: the output is a PNG file", args.output.display());
         return Err(Failure::refused(message).hint("name it as in -o out.png"));
     }
+    let pipeline = Playroom::open(&args.model, &args.galleries).map_err(|e| failure(&e))?;
+    let settings = args.settings.resolve(&pipeline.components().index.settings)?;
     let bindings = Bindings { images: args.images.clone(), audios: args.audios.clone() };
     let request =
         EditRequest::parse(&args.instruction, &bindings, settings).map_err(|e| failure(&e))?;
@@ -54,7 +55,6 @@ pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
     // Asked before the work, and once more when the picture is written.
     any2pix_agent::storage::refuse_inputs(&args.output, &inputs).map_err(|e| failure(&e))?;
 
-    let pipeline = Playroom::open(&args.model, &args.galleries).map_err(|e| failure(&e))?;
     let mut progress = Terminal::new(printer);
     let outcome = pipeline.edit(&request, &mut progress).map_err(|e| failure(&e))?;
     progress.stage(any2pix_agent::Stage::Save);

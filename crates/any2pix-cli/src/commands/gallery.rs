@@ -59,8 +59,8 @@ pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
     let components = || Components::open(&args.model).map_err(|e| failure(&e));
     match &args.action {
         Action::Add { dir, name, pictures } => {
-            let added = curate::add(dir, name, pictures, &components()?)
-                .map_err(|e| failure(&e))?;
+            let added =
+                curate::add(dir, name, pictures, &components()?).map_err(|e| failure(&e))?;
             for picture in &added {
                 let from = picture.from.display();
                 let how = match picture.matte {
@@ -79,9 +79,7 @@ pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
         }
         Action::List { dir } => list(dir, printer)?,
         Action::Remove { dir, name } => {
-            for item in
-                curate::remove(dir, name, &components()?).map_err(|e| failure(&e))?
-            {
+            for item in curate::remove(dir, name, &components()?).map_err(|e| failure(&e))? {
                 printer.result(&item.file);
             }
         }
