@@ -115,11 +115,7 @@ fn opponent(pixel: &Rgb<u8>) -> [f32; 3] {
 fn from_opponent([brightness, red_green, yellow_blue]: [f32; 3]) -> Rgb<u8> {
     let mean = brightness + yellow_blue / 3.0;
     let byte = |value: f32| (value + 0.5).clamp(0.0, 255.0) as u8;
-    Rgb([
-        byte(mean + red_green * 0.5),
-        byte(mean - red_green * 0.5),
-        byte(mean - yellow_blue),
-    ])
+    Rgb([byte(mean + red_green * 0.5), byte(mean - red_green * 0.5), byte(mean - yellow_blue)])
 }
 
 /// Mean and standard deviation of each axis.

@@ -40,7 +40,11 @@ pub const LOOKS: &[Look] = &[
     look!("vintage", "in vintage colours", ["vintage", "retro", "look faded", "an old photo"]),
     look!("underwater", "under water", ["underwater", "under water", "look submerged", "deep sea"]),
     look!("neon", "in neon colours", ["neon", "glow in neon", "vivid neon", "neon coloured"]),
-    look!("pastel", "in pastel colours", ["pastel", "soft pastel", "pale and soft", "pastel coloured"]),
+    look!(
+        "pastel",
+        "in pastel colours",
+        ["pastel", "soft pastel", "pale and soft", "pastel coloured"]
+    ),
     look!("bright", "in bright light", ["brighter", "bright", "full of light", "sunny"]),
 ];
 

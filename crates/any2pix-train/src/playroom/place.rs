@@ -57,9 +57,13 @@ impl Place {
             Self::Right => &["on the right", "on the right side", "to the right", "at the right"],
             Self::Top => &["at the top", "in the upper part", "up high", "near the top"],
             Self::Bottom => &["at the bottom", "in the lower part", "down low", "near the bottom"],
-            Self::Center => &["in the middle", "in the center", "in the centre", "right in the middle"],
+            Self::Center => {
+                &["in the middle", "in the center", "in the centre", "right in the middle"]
+            }
             Self::TopLeft => &["in the top left corner", "at the top left", "in the upper left"],
-            Self::TopRight => &["in the top right corner", "at the top right", "in the upper right"],
+            Self::TopRight => {
+                &["in the top right corner", "at the top right", "in the upper right"]
+            }
             Self::BottomLeft => {
                 &["in the bottom left corner", "at the bottom left", "in the lower left"]
             }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::catalogue::{Catalogue, Concept};
 use super::error::{PlayroomError, Result};
 use super::packages::{Packages, create_dir};
+use super::splits::Splits;
 use super::sprites::IconSets;
 use super::store::{Index, StoredConcept, VERSION};
 use super::{backgrounds, sounds, sprites};
@@ -49,6 +50,7 @@ pub fn prepare(dir: &Path, report: &mut dyn FnMut(&str)) -> Result<Index> {
         ambience: sounds::prepare_ambience(dir, &packages)?,
         music: sounds::prepare_music(dir, &orchestra)?,
     };
+    Splits::of(&index).write(dir)?;
     index.write(dir)?;
     Ok(index)
 }

@@ -38,9 +38,8 @@ impl BBox {
 
     /// Shared area over the smaller area.
     pub fn overlap(&self, other: &Self) -> f32 {
-        let shared = |a: u32, la: u32, b: u32, lb: u32| {
-            (a + la).min(b + lb).saturating_sub(a.max(b)) as f32
-        };
+        let shared =
+            |a: u32, la: u32, b: u32, lb: u32| (a + la).min(b + lb).saturating_sub(a.max(b)) as f32;
         let area = shared(self.x, self.width, other.x, other.width)
             * shared(self.y, self.height, other.y, other.height);
         area / (self.width * self.height).min(other.width * other.height).max(1) as f32
@@ -81,11 +80,7 @@ pub struct View {
 
 impl View {
     /// A random cut, mirror and light of `picture`.
-    pub fn sample(
-        background: usize,
-        picture: &Arc<RgbaImage>,
-        generator: &mut Generator,
-    ) -> Self {
+    pub fn sample(background: usize, picture: &Arc<RgbaImage>, generator: &mut Generator) -> Self {
         let (width, height) = picture.dimensions();
         let shorter = width.min(height);
         let side = ((shorter as f32 * generator.uniform_in(0.62, 1.0)) as u32).max(1);
@@ -103,6 +98,27 @@ impl View {
             && self.square == other.square
             && self.flip == other.flip
             && self.light == other.light
+    }
+
+    /// The light that falls on a thing at `bbox`: a hint of what is behind it.
+    pub fn light_at(&self, bbox: &BBox, generator: &mut Generator) -> Light {
+        const STEPS: u32 = 6;
+        let [left, top, square] = self.square;
+        let mut sum = [0f32; 3];
+        for i in 0..STEPS * STEPS {
+            let x = bbox.x + bbox.width * (i % STEPS) / STEPS;
+            let y = bbox.y + bbox.height * (i / STEPS) / STEPS;
+            let column = if self.flip { SCENE_SIDE - 1 - x.min(SCENE_SIDE - 1) } else { x };
+            let at = |start: u32, offset: u32, limit: u32| {
+                (start + offset * square / SCENE_SIDE).min(limit - 1)
+            };
+            let (width, height) = self.picture.dimensions();
+            let pixel = self.picture.get_pixel(at(left, column, width), at(top, y, height));
+            (0..3).for_each(|c| sum[c] += f32::from(pixel[c]) * self.light[c]);
+        }
+        let jitter = generator.uniform_in(0.95, 1.05);
+        let mean = |total: f32| total / (STEPS * STEPS) as f32;
+        sum.map(|total| (jitter * (0.82 + 0.2 * mean(total) / 128.0)).clamp(0.7, 1.12))
     }
 
     /// The view as a picture of `side` pixels.
@@ -168,6 +184,13 @@ impl Scene {
             draw_object(&mut canvas, object);
         }
         canvas
+    }
+
+    /// Puts an object in, behind those whose feet are lower.
+    pub fn insert(&mut self, object: Placed) {
+        let feet = |object: &Placed| object.bbox.y + object.bbox.height;
+        let at = self.objects.partition_point(|other| feet(other) <= feet(&object));
+        self.objects.insert(at, object);
     }
 
     /// Where a thing of the shape of `sprite` may stand: free of other objects if that can be.
@@ -268,21 +291,4 @@ fn draw_shadow(canvas: &mut RgbImage, object: &Placed) {
             }
         }
     }
-}
-
-/// The light that falls on a thing at `bbox` of a rendered background: a hint of what is there.
-pub fn light_at(canvas: &RgbImage, bbox: &BBox, generator: &mut Generator) -> Light {
-    let mut sum = [0f32; 3];
-    let mut count = 0f32;
-    for y in (bbox.y..bbox.y + bbox.height).step_by(4) {
-        for x in (bbox.x..bbox.x + bbox.width).step_by(4) {
-            let pixel = canvas.get_pixel(x.min(SCENE_SIDE - 1), y.min(SCENE_SIDE - 1));
-            (0..3).for_each(|c| sum[c] += f32::from(pixel[c]));
-            count += 1.0;
-        }
-    }
-    let jitter = generator.uniform_in(0.95, 1.05);
-    std::array::from_fn(|c| {
-        (jitter * (0.82 + 0.2 * sum[c] / count.max(1.0) / 128.0)).clamp(0.7, 1.12)
-    })
 }

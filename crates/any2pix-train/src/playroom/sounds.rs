@@ -113,9 +113,8 @@ fn clip(packages: &Packages, package: &str, file: &str) -> Result<Vec<f32>> {
 /// Entry `number` of a sound archive: a table of (offset, size), each sound with its name before.
 fn archive_entry(bytes: &[u8], number: &str) -> Option<Vec<u8>> {
     let number: usize = number.parse().ok()?;
-    let word = |at: usize| {
-        Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?) as usize)
-    };
+    let word =
+        |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?) as usize);
     // The highest bit of the first offset tells the newer layout of the same table.
     let offset = word(number * 8)? & 0x7fff_ffff;
     let size = word(number * 8 + 4)?;

@@ -25,8 +25,9 @@ impl IconSets {
     /// Reads the icon sets that the catalogue uses.
     pub fn read(packages: &Packages) -> Result<Self> {
         let mut sets = BTreeMap::new();
-        for package in
-            super::packages::PACKAGES.iter().filter(|p| p.registry == super::packages::Registry::Npm)
+        for package in super::packages::PACKAGES
+            .iter()
+            .filter(|p| p.registry == super::packages::Registry::Npm)
         {
             let path = packages.file(package.name, "icons.json");
             let bytes = std::fs::read(&path).map_err(PlayroomError::io(&path))?;

@@ -1,0 +1,28 @@
+//! `any2pix doctor`: what this build and this machine are.
+
+use serde_json::json;
+
+use crate::diagnostics::{Exit, Failure};
+use crate::printer::Printer;
+
+/// Say what this build and this machine are.
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+pub(super) fn run(_args: &Args, printer: &Printer) -> Result<Exit, Failure> {
+    let facts = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "target": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        "cores": std::thread::available_parallelism().map_or(1, usize::from),
+        "threads": rayon::current_num_threads(),
+    });
+    if printer.json {
+        printer.document(&facts);
+        return Ok(Exit::Done);
+    }
+    for (name, value) in facts.as_object().into_iter().flatten() {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+        printer.result(&format!("{name:<10} {value}"));
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,32 @@
+//! One module a command: `Args` for clap and `run(args, &Printer) -> Result<Exit, Failure>`.
+
+mod completions;
+mod doctor;
+mod train;
+
+use clap::Subcommand;
+
+use crate::diagnostics::{Exit, Failure};
+use crate::printer::Printer;
+
+/// What any2pix can be asked to do.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Say what this build and this machine are.
+    Doctor(doctor::Args),
+    /// Train one stage of the embedded model, or all of them in order.
+    Train(train::Args),
+    /// Print a completion script for a shell.
+    Completions(completions::Args),
+}
+
+impl Command {
+    /// Does it.
+    pub(crate) fn run(self, printer: &Printer) -> Result<Exit, Failure> {
+        match self {
+            Self::Doctor(args) => doctor::run(&args, printer),
+            Self::Train(args) => train::run(&args, printer),
+            Self::Completions(args) => completions::run(&args, printer),
+        }
+    }
+}

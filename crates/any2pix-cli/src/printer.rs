@@ -1,0 +1,81 @@
+//! `Printer`: the only place that writes to the terminal.
+
+use std::io::{ErrorKind, IsTerminal, Write};
+
+use serde_json::{Value, json};
+
+use crate::diagnostics::Failure;
+
+/// Writes results to stdout and everything else to stderr.
+pub(crate) struct Printer {
+    /// Results are one JSON document.
+    pub(crate) json: bool,
+    /// Nothing but results and errors.
+    pub(crate) quiet: bool,
+}
+
+/// Writes a line to stderr; a closed stderr is nobody's error.
+pub(crate) fn stderr_line(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+impl Printer {
+    /// A printer of results as JSON or as text.
+    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        Self { json, quiet }
+    }
+
+    /// A line of the result, on stdout. A reader that went away (`| head`) ends the process
+    /// quietly.
+    pub(crate) fn result(&self, line: &str) {
+        if let Err(error) = writeln!(std::io::stdout(), "{line}") {
+            if error.kind() == ErrorKind::BrokenPipe {
+                std::process::exit(0);
+            }
+        }
+    }
+
+    /// The result as a JSON document, on stdout.
+    pub(crate) fn document(&self, document: &Value) {
+        self.result(&serde_json::to_string_pretty(document).unwrap_or_default());
+    }
+
+    /// A line that tells what is going on, on stderr.
+    pub(crate) fn note(&self, line: &str) {
+        if !self.quiet && !self.json {
+            stderr_line(line);
+        }
+    }
+
+    /// A line about something that deserves attention, on stderr.
+    pub(crate) fn warning(&self, line: &str) {
+        if !self.json {
+            stderr_line(&format!("warning: {line}"));
+        }
+    }
+
+    /// True when moving bars make sense.
+    pub(crate) fn is_interactive(&self) -> bool {
+        !self.quiet && !self.json && std::io::stderr().is_terminal()
+    }
+
+    /// `error:`, causes, then `hint:` lines on stderr; with `--json` a document on stdout too.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        let mut causes = failure.causes.iter();
+        stderr_line(&format!("error: {}", causes.next().map_or("", String::as_str)));
+        for cause in causes {
+            stderr_line(&format!("  caused by: {cause}"));
+        }
+        for hint in &failure.hints {
+            stderr_line(&format!("hint: {hint}"));
+        }
+        if self.json {
+            self.document(&json!({
+                "status": "error",
+                "exit_code": failure.exit as u8,
+                "error": failure.causes,
+                "hints": failure.hints,
+            }));
+        }
+    }
+}

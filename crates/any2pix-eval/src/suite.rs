@@ -1,0 +1,196 @@
+//! A suite: instructions with their exact truth, as `any2pix data playroom` writes them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use image::{GrayImage, RgbImage};
+use serde::Deserialize;
+
+use crate::metrics::region::Frame;
+use crate::{EvalError, Result};
+
+/// Something in a picture, in a suite's own pixels.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Thing {
+    /// Its concept.
+    pub name: String,
+    /// Where it is: left, top, width, height.
+    pub bbox: [u32; 4],
+}
+
+/// An object of an instruction.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Subject {
+    /// Its concept.
+    pub name: String,
+    /// `add` or `remove`.
+    pub role: String,
+    /// `text`, `image` or `sound`.
+    pub modality: String,
+    /// The input that shows or sounds it.
+    #[serde(default)]
+    pub reference: Option<String>,
+    /// The input, or the concept, was never seen in training.
+    #[serde(default)]
+    pub held_out: bool,
+    /// Where it is, before (removed) or after (added).
+    #[serde(default)]
+    pub bbox: Option<[u32; 4]>,
+}
+
+/// One instruction with its truth.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Item {
+    /// Names it.
+    pub id: String,
+    /// add, remove, replace, …
+    pub operation: String,
+    /// With references in brackets, as file names in the suite's folder.
+    pub instruction: String,
+    /// The input that is edited.
+    #[serde(default)]
+    pub base: Option<String>,
+    /// What the result should be: a picture in the suite's folder.
+    pub target: String,
+    /// Where it should differ from the base: a picture in the suite's folder.
+    #[serde(default)]
+    pub mask: Option<String>,
+    /// Objects wanted and unwanted.
+    #[serde(default)]
+    pub subjects: Vec<Subject>,
+    /// What else is there, and shall stay.
+    #[serde(default)]
+    pub rest: Vec<Thing>,
+    /// The word of place.
+    #[serde(default)]
+    pub place: Option<String>,
+    /// The look.
+    #[serde(default)]
+    pub look: Option<String>,
+    /// Chooses the noise.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+impl Item {
+    /// What its objects are given as: `text`, `image`, `sound`, `mixed`, or `-` without objects;
+    /// held-out sounds and pictures are told apart.
+    pub fn modality(&self) -> String {
+        let name = |subject: &Subject| match (subject.modality.as_str(), subject.held_out) {
+            ("text", _) | (_, false) => subject.modality.clone(),
+            (other, true) => format!("{other} held out"),
+        };
+        let mut names: Vec<String> = self.subjects.iter().map(name).collect();
+        names.sort();
+        names.dedup();
+        match names.as_slice() {
+            [] => "-".into(),
+            [one] => one.clone(),
+            _ => "mixed".into(),
+        }
+    }
+
+    /// The subjects of a role.
+    pub fn subjects<'a>(&'a self, role: &'a str) -> impl Iterator<Item = &'a Subject> {
+        self.subjects.iter().filter(move |subject| subject.role == role)
+    }
+}
+
+/// A folder of items.
+#[derive(Clone, Debug)]
+pub struct Suite {
+    root: PathBuf,
+    /// The items, in the order of the file.
+    pub items: Vec<Item>,
+}
+
+impl Suite {
+    /// Reads `DIR/suite.jsonl`.
+    pub fn open(root: &Path) -> Result<Self> {
+        let path = root.join("suite.jsonl");
+        let text = fs::read_to_string(&path).map_err(EvalError::io(&path))?;
+        let mut items = Vec::new();
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
+            let item: Item = serde_json::from_str(line)
+                .map_err(|e| EvalError::malformed(&path, format!("line {}: {e}", number + 1)))?;
+            items.push(item);
+        }
+        if items.is_empty() {
+            return Err(EvalError::malformed(&path, "it is empty"));
+        }
+        Ok(Self { root: root.to_path_buf(), items })
+    }
+
+    /// Keeps `limit` items, the same share of every operation and modality as far as that goes.
+    pub fn limit(&mut self, limit: usize) {
+        let mut groups = BTreeMap::<(String, String), Vec<usize>>::new();
+        for (index, item) in self.items.iter().enumerate() {
+            groups.entry((item.operation.clone(), item.modality())).or_default().push(index);
+        }
+        // The first of each group, then the second of each, and so on.
+        let longest = groups.values().map(Vec::len).max().unwrap_or(0);
+        let turns = (0..longest).flat_map(|turn| groups.values().filter_map(move |g| g.get(turn)));
+        let mut kept: Vec<usize> = turns.copied().take(limit).collect();
+        kept.sort_unstable();
+        self.items = kept.into_iter().map(|index| self.items[index].clone()).collect();
+    }
+
+    /// The path of a file that an item names, which may not leave the folder.
+    pub fn path(&self, name: &str) -> Result<PathBuf> {
+        let inside = Path::new(name)
+            .components()
+            .all(|part| matches!(part, std::path::Component::Normal(_)));
+        if !inside {
+            return Err(EvalError::malformed(&self.root, format!("`{name}` leaves the folder")));
+        }
+        Ok(self.root.join(name))
+    }
+
+    /// A picture that an item names.
+    pub fn picture(&self, name: &str) -> Result<RgbImage> {
+        let path = self.path(name)?;
+        Ok(image::open(&path).map_err(|e| EvalError::malformed(&path, e))?.to_rgb8())
+    }
+
+    /// A mask that an item names.
+    pub fn mask(&self, name: &str) -> Result<GrayImage> {
+        let path = self.path(name)?;
+        Ok(image::open(&path).map_err(|e| EvalError::malformed(&path, e))?.to_luma8())
+    }
+}
+
+/// `[left, top, width, height]` in pixels of a picture of `size`, as fractions.
+pub fn frame([x, y, width, height]: [u32; 4], size: (u32, u32)) -> Frame {
+    let part = |value: u32, whole: u32| f64::from(value) / f64::from(whole.max(1));
+    Frame([part(x, size.0), part(y, size.1), part(x + width, size.0), part(y + height, size.1)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(id: usize, operation: &str) -> Item {
+        let text = format!(
+            r#"{{"id": "{id}", "operation": "{operation}", "instruction": "x", "target": "t"}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn a_limit_takes_the_same_share_of_every_kind() {
+        let mut items: Vec<Item> = (0..8).map(|id| item(id, "add")).collect();
+        items.extend((8..10).map(|id| item(id, "remove")));
+        let mut suite = Suite { root: PathBuf::new(), items };
+        suite.limit(5);
+        let ids: Vec<_> = suite.items.iter().map(|item| item.id.as_str()).collect();
+        assert_eq!(ids, ["0", "1", "2", "8", "9"]);
+    }
+
+    #[test]
+    fn files_stay_in_the_folder() {
+        let suite = Suite { root: PathBuf::from("suite"), items: Vec::new() };
+        assert!(suite.path("../x").is_err() && suite.path("/etc/passwd").is_err());
+        assert_eq!(suite.path("a/b.png").unwrap(), PathBuf::from("suite/a/b.png"));
+    }
+}

@@ -1,0 +1,34 @@
+//! The stages by name: what `any2pix train STAGE` opens.
+
+use std::path::PathBuf;
+
+use crate::{Recipe, Result, TrainError, TrainSettings};
+
+/// What a recipe is built from.
+#[derive(Clone, Debug)]
+pub struct StageContext {
+    /// The training data, as `any2pix data` wrote them.
+    pub data: PathBuf,
+    /// The model directory: configs, components of earlier stages, and where this one's will go.
+    pub model: PathBuf,
+    /// The stage's numbers.
+    pub settings: TrainSettings,
+}
+
+type Open = fn(&StageContext) -> Result<Box<dyn Recipe>>;
+
+/// Every stage, in the order of a whole training.
+const STAGES: &[(&str, Open)] = &[];
+
+/// The names of the stages.
+pub fn names() -> Vec<&'static str> {
+    STAGES.iter().map(|(name, _)| *name).collect()
+}
+
+/// The recipe of a stage.
+pub fn open(name: &str, context: &StageContext) -> Result<Box<dyn Recipe>> {
+    match STAGES.iter().find(|(known, _)| *known == name) {
+        Some((_, open)) => open(context),
+        None => Err(TrainError::UnknownStage { name: name.to_string(), known: names() }),
+    }
+}
