@@ -54,11 +54,7 @@ impl PlanGrammar {
     /// What the published weights were trained to write.
     pub fn published() -> Self {
         Self {
-            sections: vec![SectionRule {
-                key: "additions".into(),
-                slot: true,
-                values: Vec::new(),
-            }],
+            sections: vec![SectionRule { key: "additions".into(), slot: true, values: Vec::new() }],
             names_repeat: true,
             max_caption: 300,
             max_name: 80,
@@ -210,7 +206,7 @@ impl<'a> PlanConstraint<'a> {
                 }
                 _ => Some(state.push(c)),
             },
-            Place::Section if may_skip => Some(state.push(c)),
+            Place::Section | Place::NameEnd if may_skip => Some(state.push(c)),
             Place::Section => self.after_key(state, c),
             Place::Name => self.after_name(state, c),
             Place::NameEnd if c == '.' => Some(state.enter(Place::Section)),

@@ -212,7 +212,7 @@ fn instructions_that_cannot_be_planned_are_refused_with_their_counts() {
 fn configs_that_cannot_be_are_refused_by_their_key() {
     for (key, value) in [
         ("num_attention_heads", json!(0)),
-        ("num_attention_heads", json!(5)),
+        ("num_attention_heads", json!(6)),
         ("num_key_value_heads", json!(3)),
         ("num_hidden_layers", json!(1_000_000_000)),
         ("hidden_act", json!("relu")),

@@ -12,7 +12,7 @@ fn json() -> Vec<u8> {
     std::fs::read(folder().join("tokenizer.json")).unwrap()
 }
 
-pub fn published() -> Tokenizer {
+pub(crate) fn published() -> Tokenizer {
     Tokenizer::from_json(&json(), None).unwrap()
 }
 
