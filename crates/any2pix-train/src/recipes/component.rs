@@ -1,0 +1,43 @@
+//! Components in the model directory: their configs, and the weights of earlier stages.
+
+use std::path::Path;
+
+use any2pix_encoders::imagebind::ImageBindModel;
+use any2pix_nn::Checkpoint;
+use candle_core::{DType, Device};
+use serde::de::DeserializeOwned;
+
+use crate::{Result, TrainError};
+
+/// `<model>/<component>/config.json`.
+pub fn config<T: DeserializeOwned>(model: &Path, component: &str) -> Result<T> {
+    json(&model.join(component).join("config.json"))
+}
+
+/// A JSON file.
+pub fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| TrainError::Config { path: path.to_path_buf(), reason: e.to_string() })
+}
+
+/// The weights that an earlier stage left.
+pub fn weights(model: &Path, component: &str) -> Result<Checkpoint> {
+    let path = model.join(component).join("model.safetensors");
+    if !path.exists() {
+        return Err(TrainError::Data {
+            what: format!("{}: is not there", path.display()),
+            hint: format!("`any2pix train {component}` makes it; stages build on each other"),
+        });
+    }
+    Ok(Checkpoint::open(path)?)
+}
+
+/// The encoder as its stage left it.
+pub fn imagebind(model: &Path) -> Result<ImageBindModel> {
+    let checkpoint = weights(model, "imagebind")?;
+    let config = config(model, "imagebind")?;
+    let imagebind = ImageBindModel::load(checkpoint.builder(DType::F32, &Device::Cpu), &config)?;
+    checkpoint.finish(&[])?;
+    Ok(imagebind)
+}
