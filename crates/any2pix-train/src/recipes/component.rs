@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use any2pix_encoders::imagebind::ImageBindModel;
+use any2pix_llm::Tokenizer;
 use any2pix_nn::Checkpoint;
 use candle_core::{DType, Device};
 use serde::de::DeserializeOwned;
@@ -40,4 +41,19 @@ pub fn imagebind(model: &Path) -> Result<ImageBindModel> {
     let imagebind = ImageBindModel::load(checkpoint.builder(DType::F32, &Device::Cpu), &config)?;
     checkpoint.finish(&[])?;
     Ok(imagebind)
+}
+
+/// The tokenizer that the text tower reads with.
+pub fn tokenizer(model: &Path) -> Result<Tokenizer> {
+    let path = model.join("llm").join("tokenizer.json");
+    let bytes = std::fs::read(&path).map_err(TrainError::io(&path))?;
+    Tokenizer::from_json(&bytes, None).map_err(misfit)
+}
+
+/// A part of the model directory that does not fit the others.
+pub fn misfit(error: impl std::fmt::Display) -> TrainError {
+    TrainError::Data {
+        what: error.to_string(),
+        hint: "do the files of the model directory belong together?".into(),
+    }
 }

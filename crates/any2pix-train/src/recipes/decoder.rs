@@ -11,7 +11,7 @@ use any2pix_diffusion::source_decoder::{PriorDeviations, SourceDecoder, SourceWi
 use any2pix_diffusion::unet::{ConditionedUNet, UNetConditions};
 use any2pix_diffusion::ip_adapter::AdaptedUNet;
 use any2pix_diffusion::{
-    Autoencoder, DiffusionError, ImageProjModelConfig, PatchCodec, UNet2DConditionModelConfig,
+    Autoencoder, ImageProjModelConfig, PatchCodec, UNet2DConditionModelConfig,
 };
 use any2pix_encoders::imagebind::ImageBindModel;
 use any2pix_nn::{Generator, Parameters};
@@ -26,7 +26,7 @@ use crate::playroom::World;
 use crate::playroom::splits::Split;
 use crate::prefetch::Prefetch;
 use crate::stages::StageContext;
-use crate::{Recipe, Result, StepLoss, TrainError, export};
+use crate::{Recipe, Result, StepLoss, export};
 
 /// Numbers under `[recipe]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -128,13 +128,13 @@ impl DecoderRecipe {
         let parameters = Parameters::new(seed);
         let vb = parameters.builder(&Device::Cpu);
         let model =
-            AdaptedUNet::load(vb.pp("unet"), vb, &config, &adapter).map_err(model_error)?;
+            AdaptedUNet::load(vb.pp("unet"), vb, &config, &adapter).map_err(component::misfit)?;
         let vae_weights = component::weights(model_dir, "vae")?;
         let vae = PatchCodec::load(
             vae_weights.builder(DType::F32, &Device::Cpu),
             &component::config(model_dir, "vae")?,
         )
-        .map_err(model_error)?;
+        .map_err(component::misfit)?;
         vae_weights.finish(&[])?;
         let world = Arc::new(World::open(&context.data)?);
         let (batch, shared) = (context.settings.batch, world.clone());
@@ -264,7 +264,7 @@ impl DecoderRecipe {
     fn sample_from(&self, predictor: impl NoisePredictor, noise: Tensor) -> Result<Tensor> {
         let guided =
             ClassifierFreeGuidance { predictor, guidance_scale: GUIDANCE, guidance_rescale: 0.0 };
-        let scheduler = DDIMScheduler::new(&self.scheduler, STEPS).map_err(model_error)?;
+        let scheduler = DDIMScheduler::new(&self.scheduler, STEPS).map_err(component::misfit)?;
         let mut unused = Generator::new(0);
         Ok(denoise(&guided, &scheduler, noise, 0, &mut unused, |_| Flow::Continue)?)
     }
@@ -287,13 +287,6 @@ impl DecoderRecipe {
 
 /// Height and width of a window.
 const SIZE: (usize, usize) = (WINDOW as usize, WINDOW as usize);
-
-fn model_error(error: DiffusionError) -> TrainError {
-    TrainError::Data {
-        what: error.to_string(),
-        hint: "do the configs of the model directory belong together?".into(),
-    }
-}
 
 /// Squared error inside and outside of a mask, each with the number of values it is over.
 fn squared_error(a: &Tensor, b: &Tensor, mask: &Tensor) -> Result<[(f64, f64); 2]> {

@@ -53,7 +53,8 @@ impl VaeRecipe {
         let config: PatchCodecConfig = component::config(&context.model, "vae")?;
         let seed = context.settings.seed;
         let parameters = Parameters::new(seed);
-        let codec = PatchCodec::load(parameters.builder(&Device::Cpu), &config)?;
+        let codec =
+            PatchCodec::load(parameters.builder(&Device::Cpu), &config).map_err(component::misfit)?;
         let mut generator = Generator::new(seed).fork("principal components");
         let scenes: Vec<RgbImage> = (0..settings.pca_scenes)
             .map(|_| any_view(&world, Split::Train, &mut generator))
