@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::recipes::decoder::DecoderRecipe;
+use crate::recipes::prior::PriorRecipe;
+use crate::recipes::vae::VaeRecipe;
 use crate::{Recipe, Result, TrainError, TrainSettings};
 
 /// What a recipe is built from.
@@ -18,7 +21,12 @@ pub struct StageContext {
 type Open = fn(&StageContext) -> Result<Box<dyn Recipe>>;
 
 /// Every stage, in the order of a whole training.
-const STAGES: &[(&str, Open)] = &[];
+const STAGES: &[(&str, Open)] = &[
+    ("vae", |context| Ok(Box::new(VaeRecipe::open(context)?))),
+    ("prior", |context| Ok(Box::new(PriorRecipe::open(context)?))),
+    ("decoder", |context| Ok(Box::new(DecoderRecipe::open(context)?))),
+    ("decoder_inversion", |context| Ok(Box::new(DecoderRecipe::open(context)?))),
+];
 
 /// The names of the stages.
 pub fn names() -> Vec<&'static str> {
