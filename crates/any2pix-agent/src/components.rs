@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use any2pix_diffusion::ip_adapter::AdaptedUNet;
 use any2pix_diffusion::prior_transformer::RefineConfig;
 use any2pix_diffusion::{
-    Autoencoder, AutoencoderKL, AutoencoderKLConfig, DiffusionError, ImageProjModel,
-    ImageProjModelConfig, PatchCodec, PatchCodecConfig, PriorTransformer, PriorTransformerConfig,
-    UNet2DConditionModel, UNet2DConditionModelConfig,
+    Autoencoder, AutoencoderKL, AutoencoderKLConfig, ImageProjModelConfig, PatchCodec,
+    PatchCodecConfig, PriorTransformer, PriorTransformerConfig, UNet2DConditionModelConfig,
 };
 use any2pix_encoders::EncoderError;
 use any2pix_encoders::imagebind::{self, ImageBindConfig, ImageBindModel};
@@ -215,13 +215,9 @@ impl Components {
         let config: UNet2DConditionModelConfig = self.store.json(&format!("{part}/config.json"))?;
         let adapter: ImageProjModelConfig = self.store.json("ip_adapter/config.json")?;
         let scheduler = self.store.json("scheduler/scheduler_config.json")?;
-        let (unet, image_proj) = self.build(part, &[], |vb| {
-            let mut unet = UNet2DConditionModel::load(vb.pp("unet"), &config)?;
-            unet.load_ip_adapter(vb.pp("ip_adapter"))?;
-            let image_proj = ImageProjModel::load(vb.pp("image_proj"), &adapter)?;
-            Ok::<_, DiffusionError>((unet, image_proj))
-        })?;
-        Ok(Painter { vae: self.load_vae()?, unet, image_proj, scheduler })
+        let model =
+            self.build(part, &[], |vb| AdaptedUNet::load(vb.pp("unet"), vb, &config, &adapter))?;
+        Ok(Painter { vae: self.load_vae()?, model, scheduler })
     }
 
     fn load_vae(&self) -> Result<Box<dyn Autoencoder + Send + Sync>, AgentError> {

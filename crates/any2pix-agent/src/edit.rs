@@ -1,7 +1,6 @@
 //! `Playroom`: the page; one edit from request to outcome, stage by stage.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use any2pix_llm::{EditPlan, Piece};
 use any2pix_nn::Generator;
@@ -90,11 +89,12 @@ impl Playroom {
         if !settings_ask {
             return Ok(Vec::new());
         }
+        let encoder = self.components.encoder_hash()?;
         let mut galleries = Vec::new();
         for dir in &self.galleries {
-            galleries.push(Gallery::open(dir, &self.components.encoder_hash()?)?);
+            galleries.push(Gallery::open(dir, &encoder)?);
         }
-        galleries.extend(Gallery::of_model(&self.components.store)?);
+        galleries.extend(Gallery::of_model(&self.components.store, &encoder)?);
         Ok(galleries)
     }
 }
@@ -113,8 +113,8 @@ impl Pipeline for Playroom {
         // 2. plan: instruction and embeddings become base, objects and the target's embedding
         let galleries = self.galleries(settings.gallery)?;
         let plan = run.stage(Stage::Plan, |run| {
-            let plan = self.plan(request, &inputs)?;
-            knowledge::check(&plan, request, &inputs, &self.components, &galleries, run)?;
+            let mut plan = self.plan(request, &inputs)?;
+            knowledge::settle(&mut plan, request, &inputs, &self.components, &galleries, run)?;
             Ok(plan)
         })?;
         // 3. refine: the prior cleans the target's embedding
@@ -162,20 +162,13 @@ impl Pipeline for Playroom {
     }
 }
 
-impl Playroom {
-    /// The pipeline behind a shared pointer, for callers that keep one for long.
-    pub fn shared(self) -> Arc<dyn Pipeline + Send + Sync> {
-        Arc::new(self)
-    }
-}
-
 /// What is painted on: the source, or an empty canvas.
 fn canvas(planned: &Planned, request: &EditRequest) -> RgbImage {
     let [width, height] = request.settings.size;
     let base = planned.plan.base.as_ref().and_then(|base| planned.inputs.get(base.reference));
     match base.and_then(Input::picture) {
         Some(picture) => picture.rgb.clone(),
-        None => RgbImage::from_pixel(width, height, image::Rgb([128; 3])),
+        None => RgbImage::from_pixel(width, height, image::Rgb([127; 3])),
     }
 }
 

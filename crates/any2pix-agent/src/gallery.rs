@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use any2pix_llm::plan::cosine;
 use any2pix_nn::Checkpoint;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -57,7 +58,9 @@ pub struct Gallery<'a> {
     place: Place<'a>,
     /// Its pictures.
     pub index: Index,
-    embeddings: Vec<Vec<f32>>,
+    /// One for each picture; `None` when the gallery is not indexed for this encoder: then
+    /// pictures are found by name alone.
+    embeddings: Option<Vec<Vec<f32>>>,
 }
 
 /// A picture that was found.
@@ -65,8 +68,8 @@ pub struct Gallery<'a> {
 pub struct Found {
     /// Which.
     pub index: usize,
-    /// Cosine of its embedding with the query.
-    pub similarity: f32,
+    /// Cosine of its embedding with the query, where the gallery has embeddings.
+    pub similarity: Option<f32>,
 }
 
 fn bad(path: &Path, reason: impl Into<String>) -> AgentError {
@@ -140,18 +143,6 @@ fn read_embeddings(checkpoint: &Checkpoint) -> candle_core::Result<Vec<Vec<f32>>
     }
 }
 
-/// Cosine of two vectors; 0 when one is zero or they differ in length.
-pub fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    if a.len() != b.len() {
-        return 0.0;
-    }
-    let dot = |x: &[f32], y: &[f32]| -> f64 {
-        x.iter().zip(y).map(|(p, q)| f64::from(*p) * f64::from(*q)).sum()
-    };
-    let norms = (dot(a, a) * dot(b, b)).sqrt();
-    if norms > 0.0 { (dot(a, b) / norms) as f32 } else { 0.0 }
-}
-
 impl<'a> Gallery<'a> {
     /// The gallery in a folder, which must have been indexed with the encoder whose weights'
     /// hash is `encoder`.
@@ -166,54 +157,66 @@ impl<'a> Gallery<'a> {
         let path = dir.join(EMBEDDINGS);
         let checkpoint = Checkpoint::open(&path).map_err(AgentError::weights(EMBEDDINGS))?;
         let embeddings = read_embeddings(&checkpoint).map_err(|e| bad(&path, e.to_string()))?;
-        Self::new(Place::Folder(dir.to_path_buf()), index, embeddings)
+        Self::new(Place::Folder(dir.to_path_buf()), index, Some(embeddings))
     }
 
-    /// The gallery of a model, if it has one.
-    pub fn of_model(store: &'a ModelStore) -> Result<Option<Self>, AgentError> {
+    /// The gallery of a model, if it has one; `encoder` is the hash of its encoder's weights.
+    pub fn of_model(store: &'a ModelStore, encoder: &str) -> Result<Option<Self>, AgentError> {
         const FOLDER: &str = "gallery";
         let Some(bytes) = store.find(&format!("{FOLDER}/{INDEX}"))? else { return Ok(None) };
         let index = Index::parse(Path::new(INDEX), &bytes)?;
         let path = format!("{FOLDER}/{EMBEDDINGS}");
-        let embeddings =
-            read_embeddings(&store.weights(&path)?).map_err(|e| store.bad(&path, &e))?;
+        let embeddings = if index.encoder == encoder && store.find(&path)?.is_some() {
+            Some(read_embeddings(&store.weights(&path)?).map_err(|e| store.bad(&path, &e))?)
+        } else {
+            None
+        };
         Self::new(Place::Model(store, FOLDER), index, embeddings).map(Some)
     }
 
-    fn new(place: Place<'a>, index: Index, embeddings: Vec<Vec<f32>>) -> Result<Self, AgentError> {
-        if embeddings.len() != index.items.len() {
-            let reason = format!("{} pictures, {} embeddings", index.items.len(), embeddings.len());
+    fn new(
+        place: Place<'a>,
+        index: Index,
+        embeddings: Option<Vec<Vec<f32>>>,
+    ) -> Result<Self, AgentError> {
+        if let Some(embeddings) = embeddings.as_ref().filter(|e| e.len() != index.items.len()) {
+            let reason =
+                format!("{} pictures, {} embeddings", index.items.len(), embeddings.len());
             return Err(bad(Path::new(EMBEDDINGS), reason));
         }
         Ok(Self { place, index, embeddings })
+    }
+
+    /// Cosine of picture `index` with `query`, where there are embeddings.
+    fn similarity(&self, index: usize, query: &[f32]) -> Option<f32> {
+        Some(cosine(query, self.embeddings.as_ref()?.get(index)?))
     }
 
     /// The picture nearest to `query`; among those called `name`, when there are any.
     pub fn nearest(&self, query: &[f32], name: Option<&str>) -> Option<Found> {
         let named = |item: &Item| name.is_some_and(|name| item.name.eq_ignore_ascii_case(name));
         let has_named = self.index.items.iter().any(named);
+        if !has_named && self.embeddings.is_none() {
+            return None;
+        }
         let better = |best: Found, next: Found| {
             if next.similarity > best.similarity { next } else { best }
         };
         self.index
             .items
             .iter()
-            .zip(&self.embeddings)
             .enumerate()
-            .filter(|(_, (item, _))| !has_named || named(item))
-            .map(|(index, (_, e))| Found { index, similarity: cosine(query, e) })
+            .filter(|(_, item)| !has_named || named(item))
+            .map(|(index, _)| Found { index, similarity: self.similarity(index, query) })
             .reduce(better)
     }
 
-    /// Names of things, nearest to `query` first, each once.
+    /// Names of things, nearest to `query` first, each once; none without embeddings.
     pub fn nearest_names(&self, query: &[f32], count: usize) -> Vec<String> {
-        let mut ranked: Vec<(f32, &str)> = self
-            .index
-            .items
-            .iter()
-            .zip(&self.embeddings)
-            .map(|(item, e)| (cosine(query, e), item.name.as_str()))
-            .collect();
+        let scored = self.index.items.iter().enumerate().filter_map(|(index, item)| {
+            Some((self.similarity(index, query)?, item.name.as_str()))
+        });
+        let mut ranked: Vec<(f32, &str)> = scored.collect();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
         let mut names: Vec<String> = Vec::new();
         for (_, name) in ranked {

@@ -1,7 +1,7 @@
 //! What a model knows by name: an object that it does not know is refused, not guessed.
 
 use any2pix_llm::EditPlan;
-use any2pix_llm::plan::Subject;
+use any2pix_llm::plan::{self, Subject};
 use serde::Deserialize;
 
 use crate::components::Components;
@@ -38,10 +38,11 @@ impl Concept {
     }
 }
 
-/// Refuses a plan whose objects in words are none that the model knows, unless the settings
-/// force it; objects given as pictures need no name.
-pub fn check(
-    plan: &EditPlan,
+/// Gives references that the plan leaves over to objects that have no other meaning, then refuses
+/// a plan with an object in words that the model does not know, unless the settings force it.
+/// Objects given as pictures or sounds need no name.
+pub fn settle(
+    plan: &mut EditPlan,
     request: &EditRequest,
     inputs: &[Input],
     components: &Components,
@@ -59,9 +60,13 @@ pub fn check(
         synonyms: Vec::new(),
     }));
     let words = words_of(request);
-    for subject in plan.additions.iter().chain(&plan.removals) {
-        let is_shown = subject.reference.and_then(|i| inputs.get(i)).is_some();
-        if is_shown || is_named(subject, &words, &concepts) {
+    let mut left = unclaimed(plan, inputs.len());
+    for subject in plan.additions.iter_mut().chain(&mut plan.removals) {
+        if subject.reference.is_some() || is_named(subject, &words, &concepts) {
+            continue;
+        }
+        if let Some(reference) = take_nearest(&mut left, &subject.embedding, inputs) {
+            subject.reference = Some(reference);
             continue;
         }
         let asked = unknown_word(&words).unwrap_or_else(|| subject.name.clone());
@@ -72,6 +77,24 @@ pub fn check(
         run.warn(format!("`{asked}` is not known; going on with `{}`", subject.name));
     }
     Ok(())
+}
+
+/// References that neither the base nor an object stands for.
+fn unclaimed(plan: &EditPlan, count: usize) -> Vec<usize> {
+    let base = plan.base.as_ref().map(|base| base.reference);
+    let subjects = || plan.additions.iter().chain(&plan.removals);
+    let is_claimed = |index: usize| subjects().any(|subject| subject.reference == Some(index));
+    (0..count).filter(|index| Some(*index) != base && !is_claimed(*index)).collect()
+}
+
+/// Takes the reference nearest to `embedding` out of `left`.
+fn take_nearest(left: &mut Vec<usize>, embedding: &[f32], inputs: &[Input]) -> Option<usize> {
+    let near = |index: usize| {
+        inputs.get(index).map_or(-1.0, |input| plan::cosine(embedding, &input.embedding))
+    };
+    let best = (0..left.len())
+        .reduce(|best, next| if near(left[next]) > near(left[best]) { next } else { best })?;
+    Some(left.remove(best))
 }
 
 /// The words of an instruction, lower case, without what stands in brackets.

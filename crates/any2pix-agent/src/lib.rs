@@ -1,5 +1,6 @@
 //! The one place that knows all three: EditRequest to EditOutcome.
 
+pub mod alter;
 pub mod components;
 pub mod compose;
 pub mod conditioning;
@@ -9,6 +10,7 @@ pub mod error;
 pub mod gallery;
 pub mod inputs;
 pub mod knowledge;
+mod layers;
 pub mod locate;
 pub mod matting;
 pub mod outcome;

@@ -18,7 +18,41 @@ pub struct Region {
     pub mask: Plane,
 }
 
+impl Region {
+    /// A rectangle of a picture as a region, with a mask of `side` cells a side.
+    pub fn of_rect(rect: Rect, side: usize, (width, height): (u32, u32)) -> Self {
+        let inside = |cell: usize, start: u32, length: u32, whole: u32| {
+            let at = (cell as f64 + 0.5) / side as f64 * f64::from(whole);
+            at >= f64::from(start) && at <= f64::from(start) + f64::from(length)
+        };
+        let mask = Plane::from_fn(side, side, |x, y| {
+            let across = inside(x, rect.x, rect.width, width);
+            f32::from(across && inside(y, rect.y, rect.height, height))
+        });
+        Self { rect, mask }
+    }
+}
+
 impl Rect {
+    /// The smallest rectangle that holds both.
+    pub fn united(&self, other: &Self) -> Self {
+        let (x, y) = (self.x.min(other.x), self.y.min(other.y));
+        let right = (self.x + self.width).max(other.x + other.width);
+        let bottom = (self.y + self.height).max(other.y + other.height);
+        Self { x, y, width: right - x, height: bottom - y }
+    }
+
+    /// A rectangle of that size around the same middle, moved into a picture.
+    pub fn with_size(&self, w: u32, h: u32, (width, height): (u32, u32)) -> Self {
+        let start = |start: u32, length: u32, own: u32, whole: u32| {
+            let middle = i64::from(start) + i64::from(length) / 2;
+            (middle - i64::from(own) / 2).clamp(0, i64::from(whole - own)) as u32
+        };
+        let (w, h) = (w.min(width), h.min(height));
+        let (x, y) = (start(self.x, self.width, w, width), start(self.y, self.height, h, height));
+        Self { x, y, width: w, height: h }
+    }
+
     /// The whole of a picture.
     pub fn whole(picture: &RgbImage) -> Self {
         Self { x: 0, y: 0, width: picture.width(), height: picture.height() }

@@ -4,15 +4,12 @@ use any2pix_diffusion::denoise::{Flow, NoisePredictor, denoise, first_step};
 use any2pix_diffusion::draft::{self, to_latent_mask};
 use any2pix_diffusion::guidance::ClassifierFreeGuidance;
 use any2pix_diffusion::inversion::{InversionConfig, invert};
-use any2pix_diffusion::latents::{polar_interpolate, with_norm};
+use any2pix_diffusion::ip_adapter::AdaptedUNet;
+use any2pix_diffusion::latents::polar_interpolate;
 use any2pix_diffusion::schedulers::{self, DDIMInverseScheduler, Scheduler, SchedulerConfig};
 use any2pix_diffusion::source_decoder::{PriorDeviations, SourceDecoder, SourceWindow};
-use any2pix_diffusion::unet::{
-    AddedConditions, ConditionedUNet, Context, ImagePrompt, UNetConditions,
-};
-use any2pix_diffusion::{
-    Autoencoder, DiffusionError, ImageProjModel, TokenMode, UNet2DConditionModel,
-};
+use any2pix_diffusion::unet::{ConditionedUNet, UNetConditions};
+use any2pix_diffusion::{Autoencoder, DiffusionError};
 use any2pix_nn::Generator;
 use candle_core::{D, DType, Device, Result, Tensor};
 
@@ -27,10 +24,8 @@ use crate::settings::{Decoder, EditSettings};
 pub struct Painter {
     /// Pixels to latents and back.
     pub vae: Box<dyn Autoencoder + Send + Sync>,
-    /// What denoises; with source channels or without.
-    pub unet: UNet2DConditionModel,
-    /// Embeddings to image-prompt tokens.
-    pub image_proj: ImageProjModel,
+    /// What denoises, with source channels or without, and its adapter.
+    pub model: AdaptedUNet,
     /// The noise schedule.
     pub scheduler: SchedulerConfig,
 }
@@ -62,10 +57,13 @@ pub struct Painting {
     pub result: Pixels,
 }
 
-/// A picture whose hole is filled smoothly from its rim.
+/// A picture whose hole is filled smoothly from its rim. What is half free is not trusted: the
+/// rim of what was there may be in it.
 pub fn filled(picture: &Pixels, hole: &Plane) -> Result<Pixels> {
     let device = &Device::Cpu;
-    Pixels::from_tensor(&draft::fill(&picture.tensor(device)?, &hole.tensor(device)?)?)
+    let (picture, hole) =
+        (picture.tensor(device)?, hole.map(|h| (h * 2.0).min(1.0)).tensor(device)?);
+    Pixels::from_tensor(&draft::paste(&picture, &draft::fill(&picture, &hole)?, &hole)?)
 }
 
 impl Painter {
@@ -84,32 +82,16 @@ impl Painter {
     /// Conditions of `[unconditional, conditional]`, or of the conditional alone.
     fn conditions(
         &self,
-        condition: &Condition,
+        Condition { picture, subject }: &Condition,
         guided: bool,
         side: usize,
     ) -> Result<UNetConditions> {
-        let config = self.unet.config();
-        let (picture, subject) = (&condition.picture, &condition.subject);
-        let tokens = self.image_proj.forward(picture, subject, TokenMode::Both, 1.0)?;
-        let pooled = with_norm(picture, 1.0)?;
-        let halves = |own: Tensor, other: Tensor| {
-            if guided { Tensor::cat(&[other, own], 0) } else { Ok(own) }
-        };
-        let nothing = self.image_proj.unconditional(picture, TokenMode::Both)?;
-        let tokens = halves(tokens, nothing)?;
-        let b = tokens.dim(0)?;
-        let text_embeds = halves(pooled.clone(), pooled.zeros_like()?)?;
-        let size = side as f32;
-        let ids = Tensor::new(&[[size, size, 0.0, 0.0, size, size]], picture.device())?;
-        let time_ids = ids.broadcast_as((b, 6))?.contiguous()?;
-        let no_text = (b, 1, config.cross_attention_dim);
-        Ok(UNetConditions {
-            context: Context {
-                encoder_hidden_states: Tensor::zeros(no_text, DType::F32, picture.device())?,
-                image_prompt: Some(ImagePrompt { tokens, scale: 1.0 }),
-            },
-            added: config.has_text_time().then_some(AddedConditions { text_embeds, time_ids }),
-        })
+        let size = (side, side);
+        if guided {
+            self.model.guided_conditions(picture, subject, size, 1.0)
+        } else {
+            self.model.conditions(picture, subject, size, 1.0)
+        }
     }
 
     /// Paints a window.
@@ -169,7 +151,7 @@ impl Painter {
             let window =
                 SourceWindow::new(source.clone(), reference, region, drafted, &[brief.deviations])?;
             let noise = generator.randn_like(&source)?;
-            let start = first_step(settings.steps, 1.0 - settings.alpha);
+            let start = first_step(settings.steps, 1.0 - settings.alpha());
             let latents = match start {
                 0 => noise,
                 _ => scheduler.add_noise(&window.mean()?, &noise, start.min(settings.steps - 1))?,
@@ -181,7 +163,7 @@ impl Painter {
         let (window, conditions, latents, start) =
             prepare().map_err(AgentError::compute(Stage::Denoise))?;
         let alphas_cumprod = self.scheduler.alphas_cumprod();
-        let decoder = SourceDecoder { unet: &self.unet, conditions, window, alphas_cumprod };
+        let decoder = SourceDecoder { unet: &self.model.unet, conditions, window, alphas_cumprod };
         let mut task = Denoising { scheduler, start, generator, run };
         if guided {
             let guidance_scale = settings.guidance;
@@ -218,7 +200,7 @@ impl Painter {
                 let zero = brief.condition.picture.zeros_like()?;
                 let nothing = Condition { subject: zero.clone(), picture: zero };
                 let conditions = self.conditions(&nothing, false, side)?;
-                let predictor = ConditionedUNet { unet: &self.unet, conditions };
+                let predictor = ConditionedUNet { unet: &self.model.unet, conditions };
                 invert(&predictor, &inverse, source, InversionConfig::default(), |done, _| {
                     run.step(done, settings.steps);
                     flow(run)
@@ -228,11 +210,11 @@ impl Painter {
         })?;
         let mut prepare = || {
             let noise = generator.randn_like(source)?;
-            let latents = polar_interpolate(&inverted, &noise, settings.alpha)?;
+            let latents = polar_interpolate(&inverted, &noise, settings.alpha())?;
             Ok((latents, self.conditions(&brief.condition, guided, side)?))
         };
         let (latents, conditions) = prepare().map_err(AgentError::compute(Stage::Denoise))?;
-        let predictor = ConditionedUNet { unet: &self.unet, conditions };
+        let predictor = ConditionedUNet { unet: &self.model.unet, conditions };
         let mut task = Denoising { scheduler, start: 0, generator, run };
         if guided {
             let guidance_scale = settings.guidance;

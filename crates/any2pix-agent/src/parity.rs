@@ -9,7 +9,7 @@ use any2pix_encoders::clip_text::{ClipTextConfig, ClipTextModel};
 use any2pix_nn::golden::{GoldenCase, Outputs, Row};
 use any2pix_nn::{Checkpoint, CheckpointError, Hint};
 use candle_core::{DType, Device, Tensor};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How one case went.
 #[derive(Clone, Debug)]
@@ -113,8 +113,13 @@ fn clip_text(
     config: &Value,
     ids: &Tensor,
 ) -> candle_core::Result<TextStates> {
+    let mut config = config.clone();
+    // Cases record two configs without their classes; the projection's weights tell them apart.
+    if weights.names().iter().any(|name| name == "text_projection.weight") {
+        config["architectures"] = json!(["CLIPTextModelWithProjection"]);
+    }
     let config: ClipTextConfig =
-        serde_json::from_value(config.clone()).map_err(candle_core::Error::wrap)?;
+        serde_json::from_value(config).map_err(candle_core::Error::wrap)?;
     let model = ClipTextModel::load(weights.builder(DType::F32, &Device::Cpu), &config)?;
     let output = model.forward(ids)?;
     Ok(TextStates {
@@ -128,12 +133,16 @@ fn told<E: Hint>(result: Result<Outputs, E>) -> Result<Outputs, String> {
     result.map_err(|error| chain(&error))
 }
 
-/// An error with its causes, in one line.
+/// An error with its causes, in one line each without the backtrace that candle appends.
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    let line = |error: &dyn std::error::Error| {
+        let text = error.to_string();
+        text.lines().next().unwrap_or_default().to_string()
+    };
+    let mut text = line(error);
     let mut source = error.source();
     while let Some(cause) = source {
-        let cause_text = cause.to_string();
+        let cause_text = line(cause);
         if !text.contains(&cause_text) {
             text = format!("{text}: {cause_text}");
         }

@@ -16,6 +16,12 @@ pub enum Task {
         /// Index of the addition.
         addition: usize,
     },
+    /// Change the addition where it stands: its colour or its size.
+    Alter(usize),
+    /// Take the addition from where it stands to where the plan wants it.
+    Move(usize),
+    /// Paint the addition, which is in the picture already, once more.
+    Repeat(usize),
     /// Paint the whole picture anew.
     Restyle,
     /// Paint a picture from nothing.
@@ -26,19 +32,23 @@ pub enum Task {
 pub fn tasks(plan: &EditPlan) -> Vec<Task> {
     let (additions, removals) = (plan.additions.len(), plan.removals.len());
     if plan.base.is_none() {
-        return vec![Task::Make];
+        // A scene first, then what it shows: small things are painted in windows of their own.
+        return std::iter::once(Task::Make).chain((0..additions).map(Task::Add)).collect();
     }
     match plan.operation {
         Some(Operation::Background | Operation::Style | Operation::Look | Operation::Music) => {
             vec![Task::Restyle]
         }
-        Some(Operation::Replace | Operation::Recolour | Operation::Resize) => {
+        Some(Operation::Recolour | Operation::Resize) => (0..additions).map(Task::Alter).collect(),
+        Some(Operation::Move) => (0..additions).map(Task::Move).collect(),
+        Some(Operation::Duplicate) => (0..additions).map(Task::Repeat).collect(),
+        Some(Operation::Replace) => {
             let both = additions.min(removals);
             let pairs = (0..both).map(|i| Task::Replace { removal: i, addition: i });
             let erased = (both..removals).map(Task::Erase);
             pairs.chain(erased).chain((both..additions).map(Task::Add)).collect()
         }
-        Some(Operation::Make) => vec![Task::Make],
+        Some(Operation::Make) => vec![Task::Restyle],
         _ if additions + removals == 0 => vec![Task::Restyle],
         _ => (0..removals).map(Task::Erase).chain((0..additions).map(Task::Add)).collect(),
     }
@@ -67,7 +77,7 @@ mod tests {
 
     #[test]
     fn each_operation_becomes_its_tasks() {
-        use Operation::{Add, AddRemove, Look, Remove, Replace};
+        use Operation::{Add, AddRemove, Look, Move, Remove, Replace};
         let of = |operation, additions, removals| tasks(&plan(operation, additions, removals));
         assert_eq!(of(Some(Add), 2, 0), [Task::Add(0), Task::Add(1)]);
         assert_eq!(of(Some(Remove), 0, 1), [Task::Erase(0)]);
@@ -77,6 +87,8 @@ mod tests {
         // Published weights do not say the operation.
         assert_eq!(of(None, 1, 0), [Task::Add(0)]);
         assert_eq!(of(None, 0, 0), [Task::Restyle]);
-        assert_eq!(tasks(&EditPlan { base: None, ..plan(Some(Add), 1, 0) }), [Task::Make]);
+        assert_eq!(of(Some(Move), 1, 0), [Task::Move(0)]);
+        let nothing = EditPlan { base: None, ..plan(Some(Add), 1, 0) };
+        assert_eq!(tasks(&nothing), [Task::Make, Task::Add(0)]);
     }
 }

@@ -1,6 +1,6 @@
 //! `Workbench`: one task of a plan, from where it happens to pixels in the picture.
 
-use ::image::{RgbImage, RgbaImage, imageops};
+use ::image::{RgbImage, RgbaImage};
 use any2pix_diffusion::source_decoder::PriorDeviations;
 use any2pix_encoders::image::{self, ImageLimits, Picture};
 use any2pix_encoders::locator::{self, Task as Look};
@@ -9,12 +9,14 @@ use any2pix_llm::plan::Subject;
 use any2pix_nn::Generator;
 use candle_core::Tensor;
 
+use crate::alter;
 use crate::components::Components;
 use crate::compose::{self, Layer, Painted};
 use crate::edit::Planned;
 use crate::error::AgentError;
 use crate::gallery::Gallery;
 use crate::inputs::Input;
+use crate::layers;
 use crate::locate::{self, Region};
 use crate::matting::{self, Matte};
 use crate::outcome::{PlanReport, Rect, SubjectReport};
@@ -60,26 +62,40 @@ impl Workbench<'_> {
         run: &mut Run,
     ) -> Result<RgbImage, AgentError> {
         let painter = self.components.painter(self.settings.decoder)?;
-        match task {
-            Task::Make => self.make(&painter, &picture, run),
-            Task::Restyle => self.restyle(&painter, picture, run),
-            Task::Erase(removal) => {
-                let setting =
-                    run.stage(Stage::Locate, |run| self.set_hole(removal, None, &picture, run))?;
-                self.paint_window(&painter, setting, picture, run)
+        let plan = &self.planned.plan;
+        let setting = match task {
+            Task::Make => return self.make(&painter, &picture, run),
+            Task::Restyle => return self.restyle(&painter, picture, run),
+            Task::Erase(removal) => run.stage(Stage::Locate, |run| {
+                let region = self.locate(Look::Find, &plan.removals[removal], &picture, run)?;
+                let setting = self.hole(&region, region.rect, &picture)?;
+                self.note("remove", removal, region.rect, setting.window);
+                Ok(setting)
+            })?,
+            Task::Replace { removal, addition } => run.stage(Stage::Locate, |run| {
+                let region = self.locate(Look::Find, &plan.removals[removal], &picture, run)?;
+                let mut setting = self.hole(&region, region.rect, &picture)?;
+                self.note("remove", removal, region.rect, setting.window);
+                setting.brief.condition = self.condition_of(&plan.additions[addition])?;
+                self.lay_reference(addition, region.rect, &mut setting, run)?;
+                Ok(setting)
+            })?,
+            Task::Add(addition) => run.stage(Stage::Locate, |run| {
+                let rect = self.locate(Look::Put, &plan.additions[addition], &picture, run)?.rect;
+                let mut setting = self.place(addition, rect, &picture)?;
+                self.lay_reference(addition, rect, &mut setting, run)?;
+                Ok(setting)
+            })?,
+            Task::Alter(addition) => {
+                run.stage(Stage::Locate, |run| self.alter(addition, &picture, run))?
             }
-            Task::Add(addition) => {
-                let setting =
-                    run.stage(Stage::Locate, |run| self.set_addition(addition, &picture, run))?;
-                self.paint_window(&painter, setting, picture, run)
-            }
-            Task::Replace { removal, addition } => {
-                let setting = run.stage(Stage::Locate, |run| {
-                    self.set_hole(removal, Some(addition), &picture, run)
-                })?;
-                self.paint_window(&painter, setting, picture, run)
-            }
-        }
+            Task::Move(addition) => return self.take_elsewhere(&painter, addition, picture, run),
+            Task::Repeat(addition) => run.stage(Stage::Locate, |run| {
+                let object = self.object(addition, &picture, run)?;
+                self.put_again(addition, &object, &picture, run)
+            })?,
+        };
+        self.paint_window(&painter, setting, picture, run)
     }
 
     /// Paints a window and puts it back.
@@ -116,8 +132,7 @@ impl Workbench<'_> {
     ) -> Result<RgbImage, AgentError> {
         let whole = Rect::whole(&picture);
         let source = self.view(&picture, whole);
-        let subject = self.planned.plan.additions.first();
-        let brief = self.whole_brief(source, PriorDeviations::GLOBAL, subject)?;
+        let brief = self.whole_brief(source, PriorDeviations::GLOBAL);
         let painting = painter.paint(&brief, self.settings, &mut self.generator, run)?;
         run.stage(Stage::Compose, |_| {
             if self.settings.compose {
@@ -138,101 +153,132 @@ impl Workbench<'_> {
     ) -> Result<RgbImage, AgentError> {
         let source = self.view(canvas, Rect::whole(canvas));
         let unknown = PriorDeviations { outside: 1.0, reference: 1.0, imagined: 1.0 };
-        let subject = self.planned.plan.additions.first();
-        let brief = self.whole_brief(source, unknown, subject)?;
+        let brief = self.whole_brief(source, unknown);
         let painting = painter.paint(&brief, self.settings, &mut self.generator, run)?;
         let (width, height) = canvas.dimensions();
         let made = painting.result.to_rgb();
         Ok(resize::resize(&made, (width, height), Filter::Bicubic))
     }
 
-    fn whole_brief(
-        &self,
-        source: Pixels,
-        deviations: PriorDeviations,
-        subject: Option<&Subject>,
-    ) -> Result<Brief, AgentError> {
+    fn whole_brief(&self, source: Pixels, deviations: PriorDeviations) -> Brief {
         let side = self.side();
-        let condition = match subject {
-            Some(subject) => self.condition_of(subject)?,
-            None => self.planned.condition.clone(),
-        };
-        Ok(Brief {
+        Brief {
             draft: source.clone(),
             source,
             drafted: Plane::filled(side, side, 0.0),
             region: Plane::filled(side, side, 1.0),
             deviations,
-            condition,
-        })
+            condition: self.planned.condition.clone(),
+        }
     }
 
-    /// Where an object stands becomes a hole, which its background or another object fills.
-    fn set_hole(
+    /// Where an object stands becomes a hole, filled from its rim; the window holds `also` too.
+    fn hole(&self, region: &Region, also: Rect, picture: &RgbImage) -> Result<Setting, AgentError> {
+        let size = picture.dimensions();
+        let window = self.window(region.rect.grown(MARGIN, size).united(&also), size);
+        let hole = locate::mask_in_window(&region.mask, window, size, self.side())
+            .map(|value| f32::from(value > 0.35))
+            .dilated(4)
+            .blurred(2);
+        let source = self.view(picture, window);
+        let draft = painter::filled(&source, &hole).map_err(AgentError::compute(Stage::Locate))?;
+        let brief = Brief {
+            source,
+            draft,
+            region: hole.clone(),
+            drafted: hole,
+            deviations: PriorDeviations::default(),
+            condition: self.planned.condition.clone(),
+        };
+        Ok(Setting { window, layer: None, brief })
+    }
+
+    /// Where an object shall stand becomes a window.
+    fn place(
         &mut self,
-        removal: usize,
-        addition: Option<usize>,
+        addition: usize,
+        rect: Rect,
+        picture: &RgbImage,
+    ) -> Result<Setting, AgentError> {
+        let (size, side) = (picture.dimensions(), self.side());
+        let window = self.window(rect, size);
+        let source = self.view(picture, window);
+        let grown = rect.grown(MARGIN / 2.0, size);
+        let brief = Brief {
+            draft: source.clone(),
+            source,
+            drafted: Plane::filled(side, side, 0.0),
+            region: locate::rect_in_window(grown, window, side, FEATHER),
+            deviations: PriorDeviations::default(),
+            condition: self.condition_of(&self.planned.plan.additions[addition])?,
+        };
+        self.note("add", addition, rect, window);
+        Ok(Setting { window, layer: None, brief })
+    }
+
+    /// An object of the picture itself, with where it stands.
+    fn object(
+        &self,
+        addition: usize,
         picture: &RgbImage,
         run: &mut Run,
-    ) -> Result<Setting, AgentError> {
-        let subject = &self.planned.plan.removals[removal];
+    ) -> Result<(Region, RgbaImage), AgentError> {
+        let subject = &self.planned.plan.additions[addition];
         let region = self.locate(Look::Find, subject, picture, run)?;
-        let size = picture.dimensions();
-        let window = self.window(region.rect.grown(MARGIN, size), size);
-        let side = self.side();
-        let hole = locate::mask_in_window(&region.mask, window, size, side)
-            .map(|value| if value > 0.35 { 1.0 } else { 0.0 })
-            .dilated(2);
-        let source = self.view(picture, window);
-        let filled = painter::filled(&source, &hole).map_err(AgentError::compute(Stage::Locate))?;
-        self.note("remove", removal, region.rect, window);
-        let mut setting = Setting {
-            window,
-            layer: None,
-            brief: Brief {
-                source,
-                draft: filled,
-                region: hole.dilated(2).blurred(1),
-                drafted: hole,
-                deviations: PriorDeviations::default(),
-                condition: self.planned.condition.clone(),
-            },
-        };
-        if let Some(addition) = addition {
-            setting.brief.condition = self.condition_of(&self.planned.plan.additions[addition])?;
-            self.note("add", addition, region.rect, window);
-            self.lay_reference(addition, region.rect, &mut setting, run)?;
-        }
-        Ok(setting)
+        let cut = layers::taken_out(picture, &region);
+        Ok((region, cut))
     }
 
-    /// Where an object may stand becomes a window with its reference, if there is one.
-    fn set_addition(
+    /// The object in another colour or at another size, where it stands.
+    fn alter(
         &mut self,
         addition: usize,
         picture: &RgbImage,
         run: &mut Run,
     ) -> Result<Setting, AgentError> {
+        let (region, cut) = self.object(addition, picture, run)?;
+        let look = self.planned.plan.look.clone().unwrap_or_default();
+        let rect = alter::resized(region.rect, &look, picture.dimensions());
+        let cut = alter::recoloured(&cut, &look).unwrap_or(cut);
+        let mut setting = self.hole(&region, rect, picture)?;
+        setting.brief.condition = self.condition_of(&self.planned.plan.additions[addition])?;
+        self.note("add", addition, rect, setting.window);
+        self.lay(&cut, rect, &mut setting);
+        Ok(setting)
+    }
+
+    /// Erases the object where it stands, then paints it where it shall stand.
+    fn take_elsewhere(
+        &mut self,
+        painter: &Painter,
+        addition: usize,
+        picture: RgbImage,
+        run: &mut Run,
+    ) -> Result<RgbImage, AgentError> {
+        let (object, setting) = run.stage(Stage::Locate, |run| {
+            let object = self.object(addition, &picture, run)?;
+            let setting = self.hole(&object.0, object.0.rect, &picture)?;
+            Ok((object, setting))
+        })?;
+        let picture = self.paint_window(painter, setting, picture, run)?;
+        let setting =
+            run.stage(Stage::Locate, |run| self.put_again(addition, &object, &picture, run))?;
+        self.paint_window(painter, setting, picture, run)
+    }
+
+    /// An object of the picture once more, at its size, around where the locator wants it.
+    fn put_again(
+        &mut self,
+        addition: usize,
+        (region, cut): &(Region, RgbaImage),
+        picture: &RgbImage,
+        run: &mut Run,
+    ) -> Result<Setting, AgentError> {
         let subject = &self.planned.plan.additions[addition];
-        let rect = self.locate(Look::Put, subject, picture, run)?.rect;
-        let size = picture.dimensions();
-        let window = self.window(rect, size);
-        let source = self.view(picture, window);
-        let side = self.side();
-        self.note("add", addition, rect, window);
-        let mut setting = Setting {
-            window,
-            layer: None,
-            brief: Brief {
-                draft: source.clone(),
-                source,
-                drafted: Plane::filled(side, side, 0.0),
-                region: locate::rect_in_window(rect.grown(MARGIN, size), window, side, FEATHER),
-                deviations: PriorDeviations::default(),
-                condition: self.condition_of(subject)?,
-            },
-        };
-        self.lay_reference(addition, rect, &mut setting, run)?;
+        let wanted = self.locate(Look::Put, subject, picture, run)?.rect;
+        let rect = wanted.with_size(region.rect.width, region.rect.height, picture.dimensions());
+        let mut setting = self.place(addition, rect, picture)?;
+        self.lay(cut, rect, &mut setting);
         Ok(setting)
     }
 
@@ -244,14 +290,21 @@ impl Workbench<'_> {
         setting: &mut Setting,
         run: &mut Run,
     ) -> Result<(), AgentError> {
-        let Some(cut) = self.reference(addition, run)? else { return Ok(()) };
-        if self.settings.strength == 0.0 || self.settings.decoder == Decoder::Inversion {
-            return Ok(());
+        self.note("add", addition, rect, setting.window);
+        match self.reference(addition, run)? {
+            Some(cut) if self.settings.strength > 0.0 => self.lay(&cut, rect, setting),
+            // Nothing is known of what shall be there.
+            _ => setting.brief.deviations.reference = setting.brief.deviations.imagined,
         }
+        Ok(())
+    }
+
+    /// Lays a cut-out into a setting's draft.
+    fn lay(&self, cut: &RgbaImage, rect: Rect, setting: &mut Setting) {
         let place = rect.fitted(cut.width(), cut.height());
-        let image = scaled(&cut, place.width, place.height);
+        let image = layers::scaled(cut, place.width, place.height);
         let layer = Layer { image, x: i64::from(place.x), y: i64::from(place.y) };
-        let (colours, alpha) = layer_in_window(&layer, setting.window, self.side());
+        let (colours, alpha) = layers::layer_in_window(&layer, setting.window, self.side());
         let alpha = alpha.map(|a| a * self.settings.strength as f32);
         let brief = &mut setting.brief;
         let over = |c: usize| {
@@ -261,9 +314,9 @@ impl Workbench<'_> {
         };
         brief.draft = Pixels([over(0), over(1), over(2)]);
         brief.drafted = brief.drafted.zip(&alpha, f32::max);
-        brief.region = brief.region.zip(&alpha, f32::max);
-        setting.layer = (self.settings.strength >= 1.0).then_some(layer);
-        Ok(())
+        brief.region = brief.region.zip(&alpha.dilated(3).blurred(1), f32::max);
+        let is_followed = self.settings.strength >= 1.0;
+        setting.layer = (is_followed && self.settings.decoder == Decoder::Source).then_some(layer);
     }
 
     /// The cut-out that shows what an addition looks like: its own picture, else the gallery's.
@@ -290,7 +343,7 @@ impl Workbench<'_> {
         let subject_name = subject.name.clone();
         if let Some(row) = self.row("add", addition) {
             row.gallery = Some(name);
-            row.similarity = Some(found.similarity);
+            row.similarity = found.similarity;
         }
         Ok(Some(self.cut(&picture, &subject_name, run)))
     }
@@ -364,8 +417,10 @@ impl Workbench<'_> {
 
     fn window(&self, rect: Rect, size: (u32, u32)) -> Rect {
         let (width, height) = size;
-        if !self.settings.window {
-            return Rect { x: 0, y: 0, width, height };
+        let whole = Rect { x: 0, y: 0, width, height };
+        let is_too_large = rect.width.max(rect.height) > width.min(height);
+        if !self.settings.window || is_too_large {
+            return whole;
         }
         let least = width.min(height) / 3;
         rect.window(self.components.index.window_zoom, least, size)
@@ -401,53 +456,8 @@ fn rect_of([x, y, w, h]: [f32; 4], (width, height): (u32, u32)) -> Rect {
     Rect { x, y, width, height }
 }
 
-/// A cut-out at another size; its colours are weighed by its alpha, so that no rim bleeds in.
-fn scaled(cut: &RgbaImage, width: u32, height: u32) -> RgbaImage {
-    let mut weighed = cut.clone();
-    for pixel in weighed.pixels_mut() {
-        let alpha = u32::from(pixel.0[3]);
-        pixel.0[..3].iter_mut().for_each(|c| *c = ((u32::from(*c) * alpha + 127) / 255) as u8);
-    }
-    let smaller = width < cut.width() || height < cut.height();
-    let filter = if smaller { imageops::Lanczos3 } else { imageops::CatmullRom };
-    let mut result = imageops::resize(&weighed, width, height, filter);
-    for pixel in result.pixels_mut() {
-        let alpha = u32::from(pixel.0[3]);
-        if alpha > 0 {
-            let plain =
-                |c: &mut u8| *c = ((u32::from(*c) * 255 + alpha / 2) / alpha).min(255) as u8;
-            pixel.0[..3].iter_mut().for_each(plain);
-        }
-    }
-    result
-}
-
-/// A layer's colours and alpha over a window, at the painter's resolution.
-fn layer_in_window(layer: &Layer, window: Rect, side: usize) -> (Pixels, Plane) {
-    let scale = side as f32 / window.width as f32;
-    let down = side as f32 / window.height as f32;
-    let length = |pixels: u32, scale: f32| ((pixels as f32 * scale).round() as u32).max(1);
-    let small = scaled(
-        &layer.image,
-        length(layer.image.width(), scale),
-        length(layer.image.height(), down),
-    );
-    let left = ((layer.x - i64::from(window.x)) as f32 * scale).round() as i64;
-    let top = ((layer.y - i64::from(window.y)) as f32 * down).round() as i64;
-    let at = |x: usize, y: usize, c: usize| {
-        let column = u32::try_from(x as i64 - left).ok();
-        let row = u32::try_from(y as i64 - top).ok();
-        let pixel = column.zip(row).and_then(|(x, y)| small.get_pixel_checked(x, y));
-        pixel.map_or(0.0, |pixel| f32::from(pixel.0[c]) / 255.0)
-    };
-    let channel = |c: usize| Plane::from_fn(side, side, |x, y| at(x, y, c));
-    (Pixels([channel(0), channel(1), channel(2)]), channel(3))
-}
-
 #[cfg(test)]
 mod tests {
-    use ::image::Rgba;
-
     use super::*;
 
     #[test]
@@ -460,30 +470,6 @@ mod tests {
             let rect = rect_of(bbox, (640, 480));
             assert!(rect.x + rect.width <= 640 && rect.y + rect.height <= 480, "{rect:?}");
             assert!(rect.width > 20 && rect.height > 20, "{rect:?}");
-        }
-    }
-
-    #[test]
-    fn a_layer_lies_in_its_window_where_it_lies_in_the_picture() {
-        let image = RgbaImage::from_pixel(40, 20, Rgba([255, 0, 51, 255]));
-        let layer = Layer { image, x: 120, y: 90 };
-        let window = Rect { x: 100, y: 50, width: 80, height: 80 };
-        let (colours, alpha) = layer_in_window(&layer, window, 16);
-        assert_eq!(alpha.values.iter().filter(|a| **a == 1.0).count(), 8 * 4);
-        assert_eq!((alpha.at(4, 8), alpha.at(3, 8), alpha.at(11, 11)), (1.0, 0.0, 1.0));
-        assert_eq!(colours.sample(0.5, 0.6), [1.0, 0.0, 0.2]);
-    }
-
-    #[test]
-    fn a_scaled_cut_out_keeps_its_colours_to_the_rim() {
-        let cut = RgbaImage::from_fn(64, 64, |x, _| {
-            if x < 32 { Rgba([200, 100, 50, 255]) } else { Rgba([0, 0, 0, 0]) }
-        });
-        let small = scaled(&cut, 15, 15);
-        for pixel in small.pixels().filter(|p| p.0[3] > 40) {
-            for (value, wanted) in pixel.0.iter().zip([200u8, 100, 50]) {
-                assert!(value.abs_diff(wanted) <= 6, "{pixel:?}");
-            }
         }
     }
 }
