@@ -13,6 +13,7 @@ pub mod level;
 mod math;
 pub mod norm;
 pub mod optimizer;
+pub mod process;
 mod reduce;
 mod scratch;
 #[cfg(test)]

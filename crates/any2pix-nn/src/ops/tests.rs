@@ -17,7 +17,13 @@ fn check_gradient(shapes: &[&[usize]], op: impl Fn(&[Tensor]) -> Result<Tensor>)
     let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let weight = generator.randn(op(&tensors).unwrap().shape().clone(), &device).unwrap();
     let loss = |tensors: &[Tensor]| (op(tensors).unwrap() * &weight).unwrap().sum_all().unwrap();
-    let grads = loss(&tensors).backward().unwrap();
+    let grads = backward(&loss(&tensors)).unwrap();
+    let plain = loss(&tensors).backward().unwrap();
+    for var in &vars {
+        let difference = (grads.get(var).unwrap() - plain.get(var).unwrap()).unwrap();
+        let worst = difference.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(worst < 1e-6, "with and without the store: {worst}");
+    }
     for (i, var) in vars.iter().enumerate() {
         let grad = grads.get(var).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let values = var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -130,4 +136,13 @@ fn kernels_agree_with_candle() {
     for op in [silu, gelu, gelu_tanh, softmax, geglu, upsample_nearest2x] {
         agree(std::slice::from_ref(&x), &|t| op(&t[0]));
     }
+}
+
+#[test]
+fn a_weight_that_is_used_twice_gets_both_gradients() {
+    check_gradient(&[&[2, 4, 4], &[4, 4], &[4]], |t| {
+        let y = linear(&t[0], &t[1], Some(&t[2]))?;
+        // The second use also goes through an operation of candle's.
+        linear(&y, &t[1], Some(&t[2]))?.broadcast_mul(&t[2])
+    });
 }
