@@ -15,6 +15,7 @@ pub mod norm;
 pub mod optimizer;
 pub mod process;
 mod reduce;
+pub mod rotary;
 mod scratch;
 #[cfg(test)]
 mod testing;

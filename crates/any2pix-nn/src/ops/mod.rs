@@ -10,6 +10,7 @@ mod gradients;
 mod linear;
 mod norm;
 mod precision;
+mod rotary;
 mod shape;
 
 pub use activation::{geglu, gelu, gelu_tanh, quick_gelu, silu, softmax, swiglu};
@@ -19,6 +20,7 @@ pub use gradients::backward;
 pub use linear::linear;
 pub use norm::{group_norm, layer_norm, rms_norm};
 pub use precision::{PrecisionScope, precision, set_precision};
+pub use rotary::rotary;
 pub use shape::{add, add_to_each_position, concat_channels, upsample_nearest2x};
 
 pub use any2pix_kernels::{Level, Precision};

@@ -97,6 +97,13 @@ fn attention_has_its_gradient() {
 }
 
 #[test]
+fn rotary_has_its_gradient() {
+    let angles = Generator::new(5).randn((5, 2), &Device::Cpu).unwrap();
+    let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
+    check_gradient(&[&[2, 5, 12]], |t| rotary(&t[0], &cos, &sin));
+}
+
+#[test]
 fn changes_of_shape_have_their_gradients() {
     check_gradient(&[&[2, 3, 2, 5]], |t| upsample_nearest2x(&t[0]));
     check_gradient(&[&[2, 3, 5], &[2, 3, 5]], |t| add(&t[0], &t[1]));
@@ -132,6 +139,9 @@ fn kernels_agree_with_candle() {
     agree(&[x.clone(), vector.clone(), tensor(&[12])], &|t| layer_norm(&t[0], &t[1], &t[2], 1e-5));
     agree(&[tensor(&[2, 7, 12]), tensor(&[2, 9, 6]), tensor(&[2, 9, 6])], &|t| {
         attention(&t[0], &t[1], &t[2], 4, 2, 0.5, Mask::Causal)
+    });
+    agree(&[tensor(&[2, 7, 12]), tensor(&[7, 3]), tensor(&[7, 3])], &|t| {
+        rotary(&t[0], &t[1], &t[2])
     });
     for op in [silu, gelu, gelu_tanh, softmax, geglu, upsample_nearest2x] {
         agree(std::slice::from_ref(&x), &|t| op(&t[0]));
