@@ -1,1 +1,28 @@
 //! Everything that denoises: schedulers, prior, UNet, VAE, IP-Adapter, inversion.
+
+pub mod autoencoder;
+pub mod autoencoder_kl;
+pub mod denoise;
+pub mod draft;
+mod error;
+pub mod gpt2;
+pub mod guidance;
+pub mod inversion;
+pub mod ip_adapter;
+pub mod latents;
+pub mod parity;
+pub mod patch_codec;
+pub mod prior_transformer;
+pub mod schedulers;
+pub mod sdxl;
+pub mod source_decoder;
+pub mod unet;
+
+pub use autoencoder::{Autoencoder, DiagonalGaussian};
+pub use autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig};
+pub use denoise::NoisePredictor;
+pub use error::{DiffusionError, parse_config};
+pub use ip_adapter::{ImageProjModel, ImageProjModelConfig, TokenMode};
+pub use patch_codec::{PatchCodec, PatchCodecConfig};
+pub use prior_transformer::{PriorTransformer, PriorTransformerConfig};
+pub use unet::{UNet2DConditionModel, UNet2DConditionModelConfig};

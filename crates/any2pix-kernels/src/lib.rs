@@ -1,1 +1,18 @@
 //! CPU compute on plain slices: GEMM, convolution, attention, normalisation, forward and backward.
+//!
+//! Every function takes an [`Engine`]: the instruction set and the precision of products to use.
+//! Each output element is reduced in one fixed order, so results do not depend on the number of
+//! threads; they may differ in the last bits between engines.
+
+pub mod conv;
+pub mod gemm;
+pub mod level;
+mod reduce;
+mod scratch;
+#[cfg(test)]
+mod testing;
+
+pub use conv::{ConvShape, conv2d, conv2d_by_data, conv2d_by_weight};
+pub use gemm::{Dense, Matrix, Operand, Output, Size, gemm};
+pub use level::{Engine, Level, Precision};
+pub use reduce::sum_rows;

@@ -1,0 +1,217 @@
+//! `AgentError`: what can stop an edit, what to try next, and which exit code it deserves.
+
+use std::path::PathBuf;
+
+use any2pix_nn::{CheckpointError, Hint};
+use thiserror::Error;
+
+use crate::progress::Stage;
+
+/// Any error of another crate that carries hints.
+pub type BoxedHint = Box<dyn Hint + Send + Sync>;
+
+/// What a caller can do about an error; the command line maps it to an exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The input is refused; nothing was done.
+    Refused,
+    /// A model cannot be loaded.
+    Model,
+    /// No space, read-only, input/output.
+    Storage,
+    /// A defect of ours.
+    Internal,
+    /// Someone asked to stop.
+    Cancelled,
+}
+
+/// What can stop an edit.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// The instruction does not follow the grammar.
+    #[error("instruction, column {column}: {reason}")]
+    Syntax {
+        /// Position in characters, from 1.
+        column: usize,
+        /// What is wrong there.
+        reason: &'static str,
+    },
+    /// There is nothing to do.
+    #[error("the instruction is empty: it has no words")]
+    EmptyInstruction,
+    /// More of something than is allowed.
+    #[error("{what}: {count} is over the limit of {limit}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// `[image2]` without a second `--image`.
+    #[error("[{name}]: nothing is bound to this name")]
+    Unbound {
+        /// The name between the brackets.
+        name: String,
+    },
+    /// A file cannot be used as an input.
+    #[error("{}: {reason}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A file cannot be read.
+    #[error("{}: cannot be read", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A picture or a sound cannot be decoded.
+    #[error("{error}")]
+    Media {
+        /// What the decoder says.
+        error: BoxedHint,
+    },
+    /// A setting is out of its range.
+    #[error("{name} {value}: {reason}")]
+    Setting {
+        /// The flag's name.
+        name: &'static str,
+        /// What was given.
+        value: String,
+        /// What may be given.
+        reason: String,
+    },
+    /// The plan names an object that the model does not know.
+    #[error("this model does not know `{name}`; the nearest it knows: {}", nearest.join(", "))]
+    UnknownObject {
+        /// What was asked for.
+        name: String,
+        /// Names of known objects, nearest first.
+        nearest: Vec<String>,
+    },
+    /// The planner's answer cannot be carried out.
+    #[error("no edit follows from the plan `{text}`: {reason}")]
+    NoPlan {
+        /// What the planner said.
+        text: String,
+        /// Why it cannot be carried out.
+        reason: String,
+    },
+    /// The output would replace one of the inputs.
+    #[error("{}: is also an input of this edit", path.display())]
+    OutputIsInput {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A component's weights or configuration cannot be loaded.
+    #[error("{component}: {error}")]
+    Weights {
+        /// The component.
+        component: String,
+        /// What is wrong.
+        error: BoxedHint,
+    },
+    /// A model folder lacks something, or holds something unusable.
+    #[error("model {model}: {reason}")]
+    BadModel {
+        /// The model's name or folder.
+        model: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file cannot be written.
+    #[error("{}: cannot be written", path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A computation failed.
+    #[error("{stage}: the computation failed")]
+    Compute {
+        /// Where.
+        stage: Stage,
+        /// Why.
+        #[source]
+        source: candle_core::Error,
+    },
+    /// Numbers went out of range; the picture would be worthless.
+    #[error("{stage}: the result holds numbers that are not finite")]
+    NotFinite {
+        /// Where.
+        stage: Stage,
+    },
+    /// Someone asked to stop.
+    #[error("stopped before {stage}")]
+    Cancelled {
+        /// The stage that was not started.
+        stage: Stage,
+    },
+}
+
+impl AgentError {
+    /// Wraps an error of a computation.
+    pub fn compute(stage: Stage) -> impl Fn(candle_core::Error) -> Self {
+        move |source| Self::Compute { stage, source }
+    }
+
+    /// Wraps an error about the weights of `component`.
+    pub fn weights(component: &str) -> impl Fn(CheckpointError) -> Self + '_ {
+        move |error| Self::Weights { component: component.to_string(), error: Box::new(error) }
+    }
+
+    /// What a caller can do about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Weights { .. } | Self::BadModel { .. } => ErrorClass::Model,
+            Self::Unwritable { .. } => ErrorClass::Storage,
+            Self::Compute { .. } | Self::NotFinite { .. } => ErrorClass::Internal,
+            Self::Cancelled { .. } => ErrorClass::Cancelled,
+            _ => ErrorClass::Refused,
+        }
+    }
+}
+
+impl Hint for AgentError {
+    fn hints(&self) -> Vec<String> {
+        let hint = match self {
+            Self::Media { error, .. } | Self::Weights { error, .. } => return error.hints(),
+            Self::Syntax { .. } => "a reference is `[path]`; write `\\[` for a bracket in the text",
+            Self::EmptyInstruction => "say what to do, as in `add [dog.ogg] to [park.jpg]`",
+            Self::TooMany { .. } => "split the edit into several",
+            Self::Unbound { name } => {
+                let flag = if name.starts_with("audio") { "audio" } else { "image" };
+                return vec![format!("bind it with --{flag} FILE, or write the path as `[path]`")];
+            }
+            Self::Unreadable { .. } => "is the path right, relative to where you are?",
+            Self::Unusable { .. } => "give a regular picture or sound file",
+            Self::UnknownObject { .. } => {
+                return vec![
+                    "give a picture of it: `add [picture.png] to …`, or put one into a gallery: \
+                     `any2pix gallery add DIR`"
+                        .to_string(),
+                    "--force goes on with the nearest".to_string(),
+                ];
+            }
+            Self::NoPlan { .. } => "say it in other words, for instance `add a dog to [photo.jpg]`",
+            Self::OutputIsInput { .. } => "write to another file; inputs are never changed",
+            Self::BadModel { .. } => {
+                "a model is a folder with model_index.json and one folder a component"
+            }
+            Self::Unwritable { .. } => "is there space, and may you write there?",
+            Self::NotFinite { .. } => "lower --guidance, or use another --seed",
+            Self::Compute { .. } => "this is a defect of any2pix or of the model; please report it",
+            Self::Setting { .. } | Self::Cancelled { .. } => return Vec::new(),
+        };
+        vec![hint.to_string()]
+    }
+}

@@ -1,0 +1,193 @@
+//! `EditOutcome`: the picture and everything about how it came to be.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use image::DynamicImage;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::error::AgentError;
+use crate::png_metadata;
+use crate::progress::Stage;
+use crate::request::EditRequest;
+use crate::settings::EditSettings;
+use crate::storage;
+
+/// A rectangle in pixels of the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rect {
+    /// Left edge.
+    pub x: u32,
+    /// Upper edge.
+    pub y: u32,
+    /// Width.
+    pub width: u32,
+    /// Height.
+    pub height: u32,
+}
+
+/// One object of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SubjectReport {
+    /// Its name, as the planner says it.
+    pub name: String,
+    /// `add` or `remove`.
+    pub role: String,
+    /// The input that shows or sounds it, if one does.
+    pub reference: Option<String>,
+    /// The gallery's picture that was followed, if one was.
+    pub gallery: Option<String>,
+    /// Cosine of the object's embedding with what was retrieved.
+    pub similarity: Option<f32>,
+    /// Where in the source it is added or removed.
+    pub region: Option<Rect>,
+    /// What was cut out and painted.
+    pub window: Option<Rect>,
+}
+
+/// What the planner understood and where it led.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanReport {
+    /// The input that is edited, if one is.
+    pub base: Option<String>,
+    /// add, remove, replace, …
+    pub operation: String,
+    /// The caption of the picture to come.
+    pub caption: String,
+    /// Objects to add and to remove.
+    pub subjects: Vec<SubjectReport>,
+    /// The word of place, if the plan has one.
+    pub place: Option<String>,
+    /// The look, if the plan has one.
+    pub look: Option<String>,
+    /// What the planner said, control tokens and all.
+    pub text: String,
+}
+
+/// How long a stage took.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageTime {
+    /// The stage.
+    pub stage: Stage,
+    /// Seconds of wall time.
+    pub seconds: f64,
+}
+
+/// An input as the outcome remembers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// What stands between the brackets.
+    pub name: String,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
+}
+
+/// The picture and everything about how it came to be.
+#[derive(Clone, Debug)]
+pub struct EditOutcome {
+    /// The edited picture, at the source's size.
+    pub image: DynamicImage,
+    /// The model's name.
+    pub model: String,
+    /// The instruction, as it parses.
+    pub instruction: String,
+    /// The inputs.
+    pub references: Vec<Provenance>,
+    /// What the planner understood.
+    pub plan: PlanReport,
+    /// The settings that were in force.
+    pub settings: EditSettings,
+    /// SHA-256 of every weights file that was used.
+    pub weights: BTreeMap<String, String>,
+    /// Wall time of each stage.
+    pub timings: Vec<StageTime>,
+    /// Largest resident memory so far, in bytes, where the system tells it.
+    pub peak_memory: Option<u64>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// SHA-256 in lower-case hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Largest resident memory of this process so far, where the system tells it.
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+/// The inputs of `request` as the outcome remembers them.
+pub fn provenance(request: &EditRequest) -> Vec<Provenance> {
+    let of = |reference: &crate::request::Reference| Provenance {
+        name: reference.name.clone(),
+        sha256: sha256(&reference.bytes),
+    };
+    request.references.iter().map(of).collect()
+}
+
+impl EditOutcome {
+    /// What decides the picture, and nothing that differs from run to run.
+    fn deterministic(&self) -> Value {
+        json!({
+            "any2pix": env!("CARGO_PKG_VERSION"),
+            "model": self.model,
+            "instruction": self.instruction,
+            "references": self.references,
+            "plan": self.plan,
+            "settings": self.settings,
+            "weights": self.weights,
+        })
+    }
+
+    /// Everything, for `--json`; `output` is where the picture was written.
+    pub fn document(&self, output: Option<&Path>) -> Value {
+        let mut document = self.deterministic();
+        if let Value::Object(map) = &mut document {
+            map.insert("status".into(), json!("done"));
+            map.insert("seed".into(), json!(self.settings.seed));
+            map.insert("width".into(), json!(self.image.width()));
+            map.insert("height".into(), json!(self.image.height()));
+            map.insert("timings".into(), json!(self.timings));
+            map.insert("peak_memory_bytes".into(), json!(self.peak_memory));
+            map.insert("warnings".into(), json!(self.warnings));
+            map.insert("output".into(), json!(output.map(|p| p.to_string_lossy())));
+        }
+        document
+    }
+
+    /// The line format that image viewers and web interfaces read.
+    fn parameters(&self) -> String {
+        let (s, image) = (&self.settings, &self.image);
+        let fields = [
+            ("Steps", s.steps.to_string()),
+            ("Sampler", "DDIM".to_string()),
+            ("CFG scale", s.guidance.to_string()),
+            ("Seed", s.seed.to_string()),
+            ("Size", format!("{}x{}", image.width(), image.height())),
+            ("Model", self.model.clone()),
+            ("Version", format!("any2pix {}", env!("CARGO_PKG_VERSION"))),
+        ];
+        let fields: Vec<String> =
+            fields.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        format!("{}\n{}", self.instruction, fields.join(", "))
+    }
+
+    /// The PNG file's bytes: the same for the same request, weights and program.
+    pub fn png(&self) -> Result<Vec<u8>, AgentError> {
+        png_metadata::encode(&self.image, &self.parameters(), &self.deterministic()).map_err(|e| {
+            AgentError::Unwritable { path: PathBuf::from("PNG"), source: std::io::Error::other(e) }
+        })
+    }
+
+    /// Writes the PNG to `output`, which must not be one of `inputs`.
+    pub fn save(&self, output: &Path, inputs: &[PathBuf]) -> Result<(), AgentError> {
+        storage::refuse_inputs(output, inputs)?;
+        storage::write_atomically(output, &self.png()?)
+    }
+}

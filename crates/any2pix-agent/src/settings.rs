@@ -1,0 +1,196 @@
+//! `EditSettings`: every number a user may choose, with its default and its range.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::AgentError;
+
+/// How the painter starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decoder {
+    /// The source window's latents stand in extra channels of the UNet.
+    #[default]
+    Source,
+    /// The published method: DDIM inversion of the source, no extra channels.
+    Inversion,
+}
+
+/// The numbers that steer an edit. Threads are not among them: no result depends on them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EditSettings {
+    /// Chooses the noise.
+    pub seed: u64,
+    /// Denoising steps.
+    pub steps: usize,
+    /// Classifier-free guidance; 1 is none.
+    pub guidance: f64,
+    /// Guidance towards the reference pictures; 1 is none.
+    pub image_guidance: f64,
+    /// 1 starts from the inverted source, 0 from noise alone.
+    pub alpha: f64,
+    /// Weights of the base, the generated and the refined embedding in the condition.
+    pub mix: [f64; 3],
+    /// Norm of the condition.
+    pub norm: f64,
+    /// How firmly a reference picture is followed; 0 leaves the object to imagination.
+    pub strength: f64,
+    /// Width and height of a picture that is made from nothing.
+    pub size: [u32; 2],
+    /// How the painter starts.
+    pub decoder: Decoder,
+    /// The prior refines the target.
+    pub refine: bool,
+    /// Objects in words or sounds find a reference picture in the gallery.
+    pub gallery: bool,
+    /// A local edit is painted in a window around its region.
+    pub window: bool,
+    /// Untouched pixels come from the source.
+    pub compose: bool,
+    /// Go on with the nearest known object.
+    pub force: bool,
+}
+
+impl Default for EditSettings {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            steps: 20,
+            guidance: 2.0,
+            image_guidance: 1.0,
+            alpha: 0.7,
+            mix: [0.0, 0.4, 1.0],
+            norm: 20.0,
+            strength: 1.0,
+            size: [512, 512],
+            decoder: Decoder::Source,
+            refine: true,
+            gallery: true,
+            window: true,
+            compose: true,
+            force: false,
+        }
+    }
+}
+
+/// Settings of which only some are given: flags, a settings file, a model's own defaults.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "the fields are those of EditSettings")]
+pub struct SettingsPatch {
+    pub seed: Option<u64>,
+    pub steps: Option<usize>,
+    pub guidance: Option<f64>,
+    pub image_guidance: Option<f64>,
+    pub alpha: Option<f64>,
+    pub mix: Option<[f64; 3]>,
+    pub norm: Option<f64>,
+    pub strength: Option<f64>,
+    pub size: Option<[u32; 2]>,
+    pub decoder: Option<Decoder>,
+    pub refine: Option<bool>,
+    pub gallery: Option<bool>,
+    pub window: Option<bool>,
+    pub compose: Option<bool>,
+    pub force: Option<bool>,
+}
+
+impl SettingsPatch {
+    /// Puts what is given over `settings`.
+    pub fn apply(&self, settings: &mut EditSettings) {
+        fn put<T: Clone>(slot: &mut T, value: &Option<T>) {
+            if let Some(value) = value {
+                slot.clone_from(value);
+            }
+        }
+        put(&mut settings.seed, &self.seed);
+        put(&mut settings.steps, &self.steps);
+        put(&mut settings.guidance, &self.guidance);
+        put(&mut settings.image_guidance, &self.image_guidance);
+        put(&mut settings.alpha, &self.alpha);
+        put(&mut settings.mix, &self.mix);
+        put(&mut settings.norm, &self.norm);
+        put(&mut settings.strength, &self.strength);
+        put(&mut settings.size, &self.size);
+        put(&mut settings.decoder, &self.decoder);
+        put(&mut settings.refine, &self.refine);
+        put(&mut settings.gallery, &self.gallery);
+        put(&mut settings.window, &self.window);
+        put(&mut settings.compose, &self.compose);
+        put(&mut settings.force, &self.force);
+    }
+}
+
+impl EditSettings {
+    /// An error for the first setting that is out of its range.
+    pub fn validate(&self) -> Result<(), AgentError> {
+        let within = |name: &'static str, value: f64, low: f64, high: f64| {
+            // A NaN is outside too.
+            if (low..=high).contains(&value) {
+                return Ok(());
+            }
+            let reason = format!("must be {low} to {high}");
+            Err(AgentError::Setting { name, value: value.to_string(), reason })
+        };
+        within("--steps", self.steps as f64, 1.0, 1000.0)?;
+        within("--guidance", self.guidance, 0.0, 50.0)?;
+        within("--image-guidance", self.image_guidance, 0.0, 50.0)?;
+        within("--alpha", self.alpha, 0.0, 1.0)?;
+        for weight in self.mix {
+            within("--mix", weight, -10.0, 10.0)?;
+        }
+        if self.mix[1] == 0.0 && self.mix[2] == 0.0 {
+            let reason = "the weights of the target must not both be 0".to_string();
+            return Err(AgentError::Setting {
+                name: "--mix",
+                value: format!("{:?}", self.mix),
+                reason,
+            });
+        }
+        within("--norm", self.norm, 0.1, 200.0)?;
+        within("--strength", self.strength, 0.0, 1.0)?;
+        for side in self.size {
+            within("--size", f64::from(side), 16.0, 4096.0)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_each_limit_is_named() {
+        EditSettings::default().validate().unwrap();
+        type Change = fn(&mut EditSettings);
+        let wrong: [(&str, Change); 8] = [
+            ("--steps", |s| s.steps = 0),
+            ("--guidance", |s| s.guidance = f64::NAN),
+            ("--alpha", |s| s.alpha = 1.01),
+            ("--mix", |s| s.mix = [1.0, 0.0, 0.0]),
+            ("--mix", |s| s.mix[2] = f64::INFINITY),
+            ("--norm", |s| s.norm = 0.0),
+            ("--strength", |s| s.strength = -0.1),
+            ("--size", |s| s.size = [512, 0]),
+        ];
+        for (name, change) in wrong {
+            let mut settings = EditSettings::default();
+            change(&mut settings);
+            let message = settings.validate().unwrap_err().to_string();
+            assert!(message.starts_with(name), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_patch_changes_what_it_gives_and_nothing_else() {
+        let patch: SettingsPatch =
+            serde_json::from_str(r#"{"alpha": 0.5, "decoder": "inversion"}"#).unwrap();
+        let mut settings = EditSettings::default();
+        patch.apply(&mut settings);
+        let expected =
+            EditSettings { alpha: 0.5, decoder: Decoder::Inversion, ..EditSettings::default() };
+        assert_eq!(settings, expected);
+        assert!(serde_json::from_str::<SettingsPatch>(r#"{"alpa": 1}"#).is_err());
+    }
+}

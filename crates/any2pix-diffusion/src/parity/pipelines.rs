@@ -1,0 +1,163 @@
+//! Whole-pipeline cases: encode, invert, mix, denoise, decode.
+
+use std::cell::RefCell;
+
+use any2pix_nn::golden::{GoldenCase, Outputs};
+use any2pix_nn::{Checkpoint, Generator};
+use candle_core::{DType, Device, Tensor};
+use serde_json::Value;
+
+use super::unet::{AdapterNumbers, load_adapted};
+use super::{TextEncoder, count, finish, scalar};
+use crate::denoise::{Flow, NoisePredictor, denoise};
+use crate::guidance::ClassifierFreeGuidance;
+use crate::inversion::{InversionConfig, invert};
+use crate::latents::polar_interpolate;
+use crate::schedulers::{DDIMInverseScheduler, EulerDiscreteScheduler, Scheduler, SchedulerConfig};
+use crate::sdxl::{ImageCondition, PromptEmbeds, TimeIds, guided_conditions, inversion_conditions};
+use crate::unet::ConditionedUNet;
+use crate::{Autoencoder, AutoencoderKL, DiffusionError, TokenMode, parse_config};
+
+/// Keeps what a predictor saw and said.
+struct Recorded<P> {
+    predictor: P,
+    calls: RefCell<Vec<(Tensor, Tensor)>>,
+}
+
+impl<P> Recorded<P> {
+    fn new(predictor: P) -> Self {
+        Self { predictor, calls: RefCell::default() }
+    }
+
+    fn stacked(&self) -> candle_core::Result<(Tensor, Tensor)> {
+        let (inputs, outputs): (Vec<_>, Vec<_>) = self.calls.borrow().iter().cloned().unzip();
+        Ok((Tensor::stack(&inputs, 0)?, Tensor::stack(&outputs, 0)?))
+    }
+}
+
+impl<P: NoisePredictor> NoisePredictor for Recorded<P> {
+    fn predict(&self, sample: &Tensor, timestep: f64) -> candle_core::Result<Tensor> {
+        let output = self.predictor.predict(sample, timestep)?;
+        self.calls.borrow_mut().push((sample.clone(), output.clone()));
+        Ok(output)
+    }
+}
+
+/// Both text encoders on the ids of one prompt.
+struct Prompts<'a> {
+    case: &'a GoldenCase,
+    text: TextEncoder<'a>,
+    towers: [(Checkpoint, Value); 2],
+}
+
+impl<'a> Prompts<'a> {
+    fn new(case: &'a GoldenCase, text: TextEncoder<'a>, checkpoint: &Checkpoint) -> Self {
+        let tower = |name: &str| {
+            let config = case.config.get(name).cloned().unwrap_or_default();
+            (checkpoint.part(&format!("{name}.")), config)
+        };
+        Self { case, text, towers: [tower("text_encoder"), tower("text_encoder_2")] }
+    }
+
+    fn embed(&self, name: &str) -> candle_core::Result<PromptEmbeds> {
+        let [(first, first_config), (second, second_config)] = &self.towers;
+        let ids = |tower: usize| -> candle_core::Result<Tensor> {
+            self.case.input(&format!("ids{tower}_{name}"))?.unsqueeze(0)
+        };
+        let one = (self.text)(first, first_config, &ids(1)?)?;
+        let two = (self.text)(second, second_config, &ids(2)?)?;
+        let Some(pooled) = two.text_embeds else {
+            candle_core::bail!("the second text encoder has no projection")
+        };
+        let hidden_states = Tensor::cat(&[one.penultimate, two.penultimate], 2)?;
+        Ok(PromptEmbeds { hidden_states, pooled })
+    }
+}
+
+pub(super) fn any2pix_sdxl(
+    case: &GoldenCase,
+    text: TextEncoder,
+) -> Result<Outputs, DiffusionError> {
+    let checkpoint = case.weights()?;
+    let part = |name: &str| case.config.get(name).cloned().unwrap_or_default();
+    let number = |name: &str| part(name).as_u64().unwrap_or_default();
+    let numbers =
+        AdapterNumbers { tokens: number("num_tokens"), embedding: number("clip_embeddings_dim") };
+    let adapted = load_adapted(&checkpoint, &part("unet"), &numbers)?;
+    let vb = checkpoint.builder(DType::F32, &Device::Cpu);
+    let vae = AutoencoderKL::load(vb.pp("vae"), &parse_config("AutoencoderKL", &part("vae"))?)?;
+    let prompts = Prompts::new(case, text, &checkpoint);
+    finish(&checkpoint, &[])?;
+    let scheduler: SchedulerConfig = parse_config("scheduler", &part("scheduler"))?;
+    let steps = count(case, "num_inference_steps")?;
+    let mut outputs = Outputs::new();
+
+    // 1. invert, with the adapter left installed
+    let image = case.input("image")?;
+    let (_, _, height, width) = image.dims4()?;
+    let ids = TimeIds { size: (height, width), aesthetic_score: None };
+    let latents = vae.image_to_latents(&image, Some(&case.input("vae_noise")?))?;
+    let quirk = Some((numbers.tokens as usize, scalar(case, "prev_scale")?));
+    let conditions = inversion_conditions(&prompts.embed("inversion_empty")?, ids, quirk)?;
+    let predictor = Recorded::new(ConditionedUNet { unet: &adapted.unet, conditions });
+    let inverse = DDIMInverseScheduler::new(&scheduler, steps)?;
+    let plain = InversionConfig::default();
+    let inverted = invert(&predictor, &inverse, &latents, plain, |_, _| Flow::Continue)?;
+    outputs.insert("inv_eps".into(), predictor.stacked()?.1);
+    outputs.insert("inv_init_latents".into(), latents);
+
+    // 2. mix
+    let mixed = polar_interpolate(&inverted, &case.input("noise")?, scalar(case, "alpha")?)?;
+    outputs.insert("latent_inv".into(), inverted);
+    outputs.insert("latent_mixed".into(), mixed.clone());
+
+    // 3. denoise
+    let global = case.input("clip_image_embeds")?;
+    let zero = global.zeros_like()?;
+    let image = adapted.image_proj.as_ref().map(|projection| ImageCondition {
+        projection,
+        global: &global,
+        local: &zero,
+        mode: TokenMode::Global,
+        local_scale: 0.5,
+        scale: scalar(case, "scale").unwrap_or(1.0),
+    });
+    let (negative, prompt) = (prompts.embed("negative")?, prompts.embed("prompt")?);
+    let conditions = guided_conditions(&negative, &prompt, [ids; 2], image.as_ref())?;
+    put_conditions(&mut outputs, &conditions)?;
+    let sampler = EulerDiscreteScheduler::new(&scheduler, steps)?;
+    let start = (mixed * sampler.init_noise_sigma())?;
+    let guided = ClassifierFreeGuidance {
+        predictor: Recorded::new(ConditionedUNet { unet: &adapted.unet, conditions }),
+        guidance_scale: scalar(case, "guidance_scale")?,
+        guidance_rescale: 0.0,
+    };
+    let mut unused = Generator::new(0);
+    let latents = denoise(&guided, &sampler, start, 0, &mut unused, |_| Flow::Continue)?;
+    let (inputs, eps) = guided.predictor.stacked()?;
+    outputs.insert("unet_inputs".into(), inputs);
+    outputs.insert("unet_eps".into(), eps);
+
+    // 4. decode
+    let picture = vae.latents_to_image(&latents)?;
+    outputs.insert("image".into(), ((picture * 0.5)? + 0.5)?.clamp(0.0, 1.0)?);
+    outputs.insert("final_latents".into(), latents);
+    Ok(outputs)
+}
+
+fn put_conditions(
+    outputs: &mut Outputs,
+    conditions: &crate::unet::UNetConditions,
+) -> candle_core::Result<()> {
+    let text = &conditions.context.encoder_hidden_states;
+    let tokens = match &conditions.context.image_prompt {
+        Some(image) => Tensor::cat(&[text, &image.tokens], 1)?,
+        None => text.clone(),
+    };
+    outputs.insert("encoder_hidden_states".into(), tokens);
+    if let Some(added) = &conditions.added {
+        outputs.insert("text_embeds".into(), added.text_embeds.clone());
+        outputs.insert("time_ids".into(), added.time_ids.clone());
+    }
+    Ok(())
+}

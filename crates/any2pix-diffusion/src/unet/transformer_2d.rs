@@ -1,0 +1,236 @@
+//! `Transformer2DModel`: attention over the positions of a feature map, with a decoupled branch
+//! for image-prompt tokens (IP-Adapter).
+
+use any2pix_nn::layers::Conv2dConfig;
+use any2pix_nn::{Conv2d, GroupNorm, LayerNorm, Linear, ops};
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+/// What cross-attention looks at.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Text tokens `(b, n, d)`.
+    pub encoder_hidden_states: Tensor,
+    /// Tokens of the image prompt, which the adapter's own keys and values are made of.
+    pub image_prompt: Option<ImagePrompt>,
+}
+
+/// Image-prompt tokens and how loud they are.
+#[derive(Clone, Debug)]
+pub struct ImagePrompt {
+    /// `(b, m, d)`; any number of tokens.
+    pub tokens: Tensor,
+    /// Weight of the image branch; 0 switches it off.
+    pub scale: f64,
+}
+
+/// Projections for the image-prompt tokens.
+#[derive(Clone, Debug)]
+struct ImageProjections {
+    to_k_ip: Linear,
+    to_v_ip: Linear,
+}
+
+/// Multi-head attention; self-attention when no context is given.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    image: Option<ImageProjections>,
+    heads: usize,
+    width: usize,
+    context_width: usize,
+}
+
+impl Attention {
+    fn load(vb: VarBuilder, width: usize, context_width: usize, heads: usize) -> Result<Self> {
+        Ok(Self {
+            to_q: Linear::load_no_bias(vb.pp("to_q"), width, width)?,
+            to_k: Linear::load_no_bias(vb.pp("to_k"), context_width, width)?,
+            to_v: Linear::load_no_bias(vb.pp("to_v"), context_width, width)?,
+            to_out: Linear::load(vb.pp("to_out.0"), width, width)?,
+            image: None,
+            heads,
+            width,
+            context_width,
+        })
+    }
+
+    /// Adds the adapter's projections: `to_k_ip`, `to_v_ip`.
+    pub fn load_ip_adapter(&mut self, vb: VarBuilder) -> Result<()> {
+        let (from, to) = (self.context_width, self.width);
+        self.image = Some(ImageProjections {
+            to_k_ip: Linear::load_no_bias(vb.pp("to_k_ip"), from, to)?,
+            to_v_ip: Linear::load_no_bias(vb.pp("to_v_ip"), from, to)?,
+        });
+        Ok(())
+    }
+
+    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+        let scale = 1.0 / ((self.width / self.heads) as f64).sqrt();
+        ops::attention(q, k, v, self.heads, self.heads, scale, ops::Mask::None)
+    }
+
+    /// # Shapes
+    /// `hidden_states` `(b, n, c)` → the same.
+    fn forward(&self, hidden_states: &Tensor, context: Option<&Context>) -> Result<Tensor> {
+        let source = context.map_or(hidden_states, |c| &c.encoder_hidden_states);
+        let q = self.to_q.forward(hidden_states)?;
+        let mut attended =
+            self.attend(&q, &self.to_k.forward(source)?, &self.to_v.forward(source)?)?;
+        if let (Some(image), Some(prompt)) =
+            (&self.image, context.and_then(|c| c.image_prompt.as_ref()))
+        {
+            let k = image.to_k_ip.forward(&prompt.tokens)?;
+            let v = image.to_v_ip.forward(&prompt.tokens)?;
+            attended = (attended + (self.attend(&q, &k, &v)? * prompt.scale)?)?;
+        }
+        self.to_out.forward(&attended)
+    }
+}
+
+/// `net.0.proj`, GEGLU, `net.2`.
+#[derive(Clone, Debug)]
+struct FeedForward {
+    proj: Linear,
+    out: Linear,
+}
+
+impl FeedForward {
+    fn load(vb: VarBuilder, width: usize) -> Result<Self> {
+        let inner = 4 * width;
+        Ok(Self {
+            proj: Linear::load(vb.pp("net.0.proj"), width, 2 * inner)?,
+            out: Linear::load(vb.pp("net.2"), inner, width)?,
+        })
+    }
+
+    fn forward(&self, hidden_states: &Tensor) -> Result<Tensor> {
+        self.out.forward(&ops::geglu(&self.proj.forward(hidden_states)?)?)
+    }
+}
+
+/// Self-attention, cross-attention, feed-forward, each behind a norm and a residual.
+#[derive(Clone, Debug)]
+pub struct BasicTransformerBlock {
+    norm1: LayerNorm,
+    attn1: Attention,
+    norm2: LayerNorm,
+    /// Cross-attention, which the adapter extends.
+    pub attn2: Attention,
+    norm3: LayerNorm,
+    ff: FeedForward,
+}
+
+impl BasicTransformerBlock {
+    fn load(vb: VarBuilder, width: usize, context_width: usize, heads: usize) -> Result<Self> {
+        const EPS: f64 = 1e-5;
+        Ok(Self {
+            norm1: LayerNorm::load(vb.pp("norm1"), width, EPS)?,
+            attn1: Attention::load(vb.pp("attn1"), width, width, heads)?,
+            norm2: LayerNorm::load(vb.pp("norm2"), width, EPS)?,
+            attn2: Attention::load(vb.pp("attn2"), width, context_width, heads)?,
+            norm3: LayerNorm::load(vb.pp("norm3"), width, EPS)?,
+            ff: FeedForward::load(vb.pp("ff"), width)?,
+        })
+    }
+
+    fn forward(&self, hidden_states: &Tensor, context: &Context) -> Result<Tensor> {
+        let attended = self.attn1.forward(&self.norm1.forward(hidden_states)?, None)?;
+        let hidden_states = (hidden_states + attended)?;
+        let attended = self.attn2.forward(&self.norm2.forward(&hidden_states)?, Some(context))?;
+        let hidden_states = (hidden_states + attended)?;
+        let fed = self.ff.forward(&self.norm3.forward(&hidden_states)?)?;
+        hidden_states + fed
+    }
+}
+
+/// A projection of channels that older checkpoints store as a 1×1 convolution.
+#[derive(Clone, Debug)]
+enum Projection {
+    Linear(Linear),
+    Conv(Conv2d),
+}
+
+impl Projection {
+    fn load(vb: VarBuilder, width: usize, linear: bool) -> Result<Self> {
+        Ok(match linear {
+            true => Self::Linear(Linear::load(vb, width, width)?),
+            false => Self::Conv(Conv2d::load(vb, width, width, Conv2dConfig::K1)?),
+        })
+    }
+
+    /// A fresh one adds nothing to the residual until it is trained.
+    fn load_zero(vb: VarBuilder, width: usize, linear: bool) -> Result<Self> {
+        Ok(match linear {
+            true => Self::Linear(Linear::load_zero(vb, width, width)?),
+            false => Self::Conv(Conv2d::load_zero(vb, width, width, Conv2dConfig::K1)?),
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Linear(linear) => linear.forward(x),
+            Self::Conv(conv) => conv.forward(x),
+        }
+    }
+}
+
+/// The numbers of a [`Transformer2DModel`].
+#[derive(Clone, Copy, Debug)]
+pub struct TransformerConfig {
+    /// Channels.
+    pub width: usize,
+    /// Width of the context tokens.
+    pub cross_attention_dim: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Blocks.
+    pub layers: usize,
+    /// Groups of the norm.
+    pub groups: usize,
+    /// Whether `proj_in` and `proj_out` are linear layers, not 1×1 convolutions.
+    pub use_linear_projection: bool,
+}
+
+/// Norm, projection, transformer blocks, projection, residual.
+#[derive(Clone, Debug)]
+pub struct Transformer2DModel {
+    norm: GroupNorm,
+    proj_in: Projection,
+    /// One block per layer.
+    pub transformer_blocks: Vec<BasicTransformerBlock>,
+    proj_out: Projection,
+}
+
+impl Transformer2DModel {
+    /// Builds the layers from `vb`.
+    pub fn load(vb: VarBuilder, config: &TransformerConfig) -> Result<Self> {
+        let TransformerConfig { width, cross_attention_dim, heads, .. } = *config;
+        let blocks = vb.pp("transformer_blocks");
+        let transformer_blocks = (0..config.layers)
+            .map(|i| BasicTransformerBlock::load(blocks.pp(i), width, cross_attention_dim, heads))
+            .collect::<Result<_>>()?;
+        let linear = config.use_linear_projection;
+        Ok(Self {
+            norm: GroupNorm::load(vb.pp("norm"), config.groups, width, 1e-6)?,
+            proj_in: Projection::load(vb.pp("proj_in"), width, linear)?,
+            transformer_blocks,
+            proj_out: Projection::load_zero(vb.pp("proj_out"), width, linear)?,
+        })
+    }
+
+    /// # Shapes
+    /// `hidden_states` `(b, h, w, c)` → the same.
+    pub fn forward(&self, hidden_states: &Tensor, context: &Context) -> Result<Tensor> {
+        let (b, h, w, c) = hidden_states.dims4()?;
+        let projected = self.proj_in.forward(&self.norm.forward(hidden_states)?)?;
+        let mut hidden = projected.reshape((b, h * w, c))?;
+        for block in &self.transformer_blocks {
+            hidden = block.forward(&hidden, context)?;
+        }
+        self.proj_out.forward(&hidden.reshape((b, h, w, c))?)? + hidden_states
+    }
+}

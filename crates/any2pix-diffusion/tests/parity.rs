@@ -1,0 +1,30 @@
+//! Every recorded case of this crate's components, within its tolerance.
+
+mod clip_text;
+
+use any2pix_diffusion::parity;
+use any2pix_nn::golden::GoldenCase;
+
+#[test]
+fn every_recorded_case_is_reproduced() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens");
+    let (mut cases, mut failures) = (0, Vec::new());
+    for dir in GoldenCase::find(root).unwrap() {
+        let case = GoldenCase::open(&dir).unwrap();
+        let Some(outputs) = parity::run(&case, &clip_text::encode) else { continue };
+        cases += 1;
+        let name = format!("{}/{}", case.meta.component, case.meta.case);
+        let outputs = match outputs {
+            Ok(outputs) => outputs,
+            Err(error) => {
+                failures.push(format!("{name}: {error}"));
+                continue;
+            }
+        };
+        for row in case.compare(&outputs).unwrap().into_iter().filter(|row| !row.passes) {
+            failures.push(format!("{name}: {row:?}"));
+        }
+    }
+    assert!(cases >= 15, "only {cases} cases were found");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}

@@ -1,0 +1,86 @@
+use super::*;
+use crate::level::{Level, Precision};
+use crate::testing::{assert_close, numbers};
+
+/// Calls `visit(index of y, index of x, index of weight)` for every product.
+fn products(shape: &ConvShape, mut visit: impl FnMut(usize, usize, usize)) {
+    let (oh, ow) = shape.output_size();
+    let (kh, kw) = shape.kernel;
+    let inside = |o: usize, k: usize, length: usize| {
+        (o * shape.stride + k).checked_sub(shape.padding).filter(|i| *i < length)
+    };
+    for p in 0..shape.output_pixels() {
+        let (b, oy, ox) = (p / (oh * ow), p / ow % oh, p % ow);
+        for tap in 0..kh * kw {
+            let Some(iy) = inside(oy, tap / kw, shape.height) else { continue };
+            let Some(ix) = inside(ox, tap % kw, shape.width) else { continue };
+            for o in 0..shape.outputs {
+                for i in 0..shape.inputs {
+                    let x = ((b * shape.height + iy) * shape.width + ix) * shape.inputs + i;
+                    let w = (o * shape.inputs + i) * kh * kw + tap;
+                    visit(p * shape.outputs + o, x, w);
+                }
+            }
+        }
+    }
+}
+
+fn check(engine: Engine, shape: &ConvShape) {
+    let x = numbers(1, shape.batch * shape.height * shape.width * shape.inputs);
+    let weight = numbers(2, shape.outputs * shape.inputs * shape.taps());
+    let bias = numbers(3, shape.outputs);
+    let outputs = shape.output_pixels() * shape.outputs;
+    let gradient = numbers(4, outputs);
+    let mut y: Vec<f64> = bias.iter().cycle().take(outputs).map(|b| f64::from(*b)).collect();
+    let (mut dx, mut dw) = (vec![0f64; x.len()], vec![0f64; weight.len()]);
+    products(shape, |o, i, w| {
+        y[o] += f64::from(x[i]) * f64::from(weight[w]);
+        dx[i] += f64::from(gradient[o]) * f64::from(weight[w]);
+        dw[w] += f64::from(gradient[o]) * f64::from(x[i]);
+    });
+    let tolerance = match engine.precision() {
+        Precision::F32 => 2e-5,
+        Precision::Bf16 => 0.06,
+    };
+    let mut actual = vec![0.0; outputs];
+    conv2d(engine, shape, (&x, &weight, Some(&bias)), &mut actual);
+    assert_close(&actual, &y, tolerance, &format!("{engine:?} {shape:?} forward"));
+    let mut actual = vec![0.0; x.len()];
+    conv2d_by_data(engine, shape, (&gradient, &weight), &mut actual);
+    assert_close(&actual, &dx, tolerance, &format!("{engine:?} {shape:?} by data"));
+    let mut actual = vec![0.0; weight.len()];
+    conv2d_by_weight(engine, shape, (&gradient, &x), &mut actual);
+    assert_close(&actual, &dw, tolerance, &format!("{engine:?} {shape:?} by weight"));
+}
+
+#[test]
+fn equals_the_plain_loop() {
+    let shape = |batch, height, width, inputs, outputs, kernel, stride, padding| ConvShape {
+        batch,
+        height,
+        width,
+        inputs,
+        outputs,
+        kernel,
+        stride,
+        padding,
+    };
+    let shapes = [
+        shape(2, 7, 5, 3, 4, (3, 3), 1, 1),
+        shape(1, 8, 8, 16, 33, (3, 3), 2, 1),
+        shape(3, 4, 6, 5, 7, (1, 1), 1, 0),
+        shape(2, 5, 5, 4, 2, (1, 1), 2, 0),
+        shape(1, 9, 12, 3, 8, (4, 4), 4, 0),
+        shape(2, 6, 9, 2, 3, (2, 3), 1, 2),
+        shape(1, 3, 3, 40, 20, (3, 3), 1, 0),
+        shape(1, 2, 2, 1, 1, (5, 5), 1, 0),
+        shape(0, 4, 4, 2, 2, (3, 3), 1, 1),
+    ];
+    for level in Level::available() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            for shape in &shapes {
+                check(Engine::new(level, precision), shape);
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! AVX-512 micro-kernels: 12×32 in f32 and in pairs of bfloat16; packing with conversion.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+/// Rows of one product.
+pub(crate) const ROWS: usize = 12;
+/// Columns of one product.
+pub(crate) const COLUMNS: usize = 32;
+
+macro_rules! kernel {
+    ($name:ident, $features:literal, $step:expr, $doc:literal) => {
+        #[doc = $doc]
+        ///
+        /// # Safety
+        /// `a` holds lanes at `row · a_row + lane · a_lane`, `b` holds `lanes` rows of 32,
+        /// `tile` has room for 12×32.
+        #[target_feature(enable = $features)]
+        pub(crate) unsafe fn $name(
+            lanes: usize,
+            a: *const u32,
+            a_row: usize,
+            a_lane: usize,
+            b: *const u32,
+            tile: *mut f32,
+        ) {
+            let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+            let mut rows = a;
+            let mut columns = b;
+            // SAFETY: all reads and writes are in the ranges that the caller promises.
+            unsafe {
+                for _ in 0..lanes {
+                    let b0 = _mm512_loadu_si512(columns.cast());
+                    let b1 = _mm512_loadu_si512(columns.add(16).cast());
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        let a = _mm512_set1_epi32(*rows.add(i * a_row) as i32);
+                        sum[0] = $step(sum[0], a, b0);
+                        sum[1] = $step(sum[1], a, b1);
+                    }
+                    rows = rows.add(a_lane);
+                    columns = columns.add(COLUMNS);
+                }
+                for (i, sum) in sums.iter().enumerate() {
+                    _mm512_storeu_ps(tile.add(i * COLUMNS), sum[0]);
+                    _mm512_storeu_ps(tile.add(i * COLUMNS + 16), sum[1]);
+                }
+            }
+        }
+    };
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn step_f32(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
+    _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum)
+}
+
+#[inline(always)]
+fn lanes_as_pairs(lanes: __m512i) -> __m512bh {
+    // SAFETY: both types are 64 plain bytes.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(lanes) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn step_bf16(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
+    _mm512_dpbf16_ps(sum, lanes_as_pairs(a), lanes_as_pairs(b))
+}
+
+kernel!(kernel_f32, "avx512f", step_f32, "`tile = A · B` in f32.");
+kernel!(kernel_bf16, "avx512f,avx512bf16", step_bf16, "`tile = A · B`, two bfloat16 a lane.");
+
+#[inline]
+fn mask(count: usize) -> __mmask16 {
+    if count >= 16 { u16::MAX } else { (1 << count) - 1 }
+}
+
+/// Rounds `from` to bfloat16, two in a lane; the lanes beyond its end are zero.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(crate) fn pairs_along(from: &[f32], to: &mut [u32]) {
+    let len = from.len();
+    for (chunk, lanes) in to.chunks_mut(16).enumerate() {
+        let start = (chunk * 32).min(len);
+        let left = len - start;
+        // SAFETY: masks keep reads inside `from` and writes inside `lanes`.
+        unsafe {
+            let at = from.as_ptr().add(start);
+            let low = _mm512_maskz_loadu_ps(mask(left), at);
+            let high = _mm512_maskz_loadu_ps(mask(left.saturating_sub(16)), at.wrapping_add(16));
+            let pairs: __m512i =
+                std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_mask_storeu_epi32(lanes.as_mut_ptr().cast(), mask(lanes.len()), pairs);
+        }
+    }
+}
+
+/// Rounds two rows to bfloat16 and interleaves them: lane `i` holds `low[i]`, then `high[i]`.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(crate) fn pairs_across(low: &[f32], high: &[f32], to: &mut [u32]) {
+    let count = low.len().min(high.len()).min(to.len());
+    let mut order = [0u16; 32];
+    for (i, slot) in order.iter_mut().enumerate() {
+        *slot = (i / 2 + 16 * (i % 2)) as u16;
+    }
+    // SAFETY: `order` is 64 bytes; masks keep reads and writes below `count`.
+    unsafe {
+        let order = _mm512_loadu_si512(order.as_ptr().cast());
+        for start in (0..count).step_by(16) {
+            let mask = mask(count - start);
+            let low = _mm512_maskz_loadu_ps(mask, low.as_ptr().add(start));
+            let high = _mm512_maskz_loadu_ps(mask, high.as_ptr().add(start));
+            let pairs = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+            let pairs = _mm512_permutexvar_epi16(order, pairs);
+            _mm512_mask_storeu_epi32(to.as_mut_ptr().add(start).cast(), mask, pairs);
+        }
+    }
+}
+
+/// Writes the transpose of a 16×16 block.
+///
+/// # Safety
+/// 16 rows of 16 lanes are there at both strides.
+#[target_feature(enable = "avx512f")]
+pub(crate) unsafe fn transpose16(
+    from: *const u32,
+    from_stride: usize,
+    to: *mut u32,
+    to_stride: usize,
+) {
+    // SAFETY: the caller promises the ranges.
+    unsafe {
+        let mut r = [_mm512_setzero_si512(); 16];
+        for (i, row) in r.iter_mut().enumerate() {
+            *row = _mm512_loadu_si512(from.add(i * from_stride).cast());
+        }
+        let mut t = r;
+        for i in (0..16).step_by(2) {
+            t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+            t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+        }
+        for i in (0..16).step_by(4) {
+            r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+            r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+            r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+            r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+        }
+        for i in 0..4 {
+            t[i] = _mm512_shuffle_i32x4::<0x88>(r[i], r[i + 4]);
+            t[i + 4] = _mm512_shuffle_i32x4::<0xdd>(r[i], r[i + 4]);
+            t[i + 8] = _mm512_shuffle_i32x4::<0x88>(r[i + 8], r[i + 12]);
+            t[i + 12] = _mm512_shuffle_i32x4::<0xdd>(r[i + 8], r[i + 12]);
+        }
+        for i in 0..8 {
+            let low = _mm512_shuffle_i32x4::<0x88>(t[i], t[i + 8]);
+            let high = _mm512_shuffle_i32x4::<0xdd>(t[i], t[i + 8]);
+            _mm512_storeu_si512(to.add(i * to_stride).cast(), low);
+            _mm512_storeu_si512(to.add((i + 8) * to_stride).cast(), high);
+        }
+    }
+}

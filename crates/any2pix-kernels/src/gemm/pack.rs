@@ -1,0 +1,184 @@
+//! Packing: operands become panels of 32-bit lanes in the order the micro-kernels read them.
+
+use super::kernel::Kernel;
+use super::{Matrix, Operand, Orientation};
+use crate::scratch::Lanes;
+
+/// Free lanes at the end of a panel's rows, so that rows do not fall into the same cache sets.
+const PAD: usize = 16;
+
+/// Where a block lies: a range of rows of A (or columns of B) and a range of lanes along k.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) lane: usize,
+    /// How many lanes, a multiple of the kernel's.
+    pub(super) lanes: usize,
+    /// Length of k in elements.
+    pub(super) k: usize,
+}
+
+impl Block {
+    /// The elements along k that the block covers.
+    fn elements(&self, kernel: Kernel) -> (usize, usize) {
+        let start = (self.lane * kernel.depth()).min(self.k);
+        (start, ((self.lane + self.lanes) * kernel.depth()).min(self.k))
+    }
+
+    /// The rows along k of one lane, the second is `None` beyond the end.
+    fn pair(&self, kernel: Kernel, lane: usize) -> (Option<usize>, Option<usize>) {
+        let row = (self.lane + lane) * kernel.depth();
+        let inside = |row: usize| (row < self.k).then_some(row);
+        (inside(row), if kernel.depth() == 2 { inside(row + 1) } else { None })
+    }
+}
+
+/// Buffers of one thread for rows on their way into panels.
+#[derive(Default)]
+pub(crate) struct Rows {
+    low: Vec<f32>,
+    high: Vec<f32>,
+    zeros: Vec<f32>,
+    lanes: Lanes,
+}
+
+fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
+}
+
+/// The panel layout of A for a kernel, an orientation and a number of lanes in a block.
+#[derive(Clone, Copy)]
+pub(super) struct APanels {
+    pub(super) row: usize,
+    pub(super) lane: usize,
+    pub(super) size: usize,
+}
+
+impl APanels {
+    pub(super) fn new(kernel: Kernel, orientation: Orientation, lanes: usize) -> Self {
+        let rows = kernel.rows();
+        if orientation == Orientation::RowsAlongK || kernel.needs_rows_along_k() {
+            let row = lanes + PAD;
+            Self { row, lane: 1, size: rows * row }
+        } else {
+            Self { row: 1, lane: rows, size: (rows * lanes).next_multiple_of(16) }
+        }
+    }
+}
+
+/// Packs rows `block.start..block.end` of A, panel after panel.
+pub(super) fn pack_a<M: Matrix>(
+    kernel: Kernel,
+    a: Operand<'_, M>,
+    block: Block,
+    layout: APanels,
+    rows: &mut Rows,
+    to: &mut [u32],
+) {
+    let height = kernel.rows();
+    if a.orientation == Orientation::RowsAlongK {
+        let (k0, k1) = block.elements(kernel);
+        let buffer = sized(&mut rows.low, k1 - k0);
+        for (i, row) in (block.start..block.end).enumerate() {
+            let at = i / height * layout.size + i % height * layout.row;
+            kernel.along(a.matrix.row(row, k0, buffer), &mut to[at..at + block.lanes]);
+        }
+        return;
+    }
+    if !kernel.needs_rows_along_k() {
+        pack_across(kernel, a.matrix, block, (height, layout.size), rows, to);
+        return;
+    }
+    // Sixteen lanes of all rows at a time, then transposed into rows along k.
+    let width = (block.end - block.start).next_multiple_of(16);
+    let mut staged = std::mem::take(&mut rows.lanes);
+    let stage = staged.sized(16 * width);
+    for first in (0..block.lanes).step_by(16) {
+        let part = Block { lane: block.lane + first, lanes: 16, ..block };
+        pack_across(kernel, a.matrix, part, (width, 0), rows, stage);
+        for column in (0..width).step_by(16) {
+            let at = column / height * layout.size + column % height * layout.row + first;
+            kernel.transpose16(&stage[column..], width, &mut to[at..], layout.row);
+        }
+    }
+    rows.lanes = staged;
+}
+
+/// Packs columns `block.start..block.end` of B, panel after panel of `panel` lanes.
+pub(super) fn pack_b<M: Matrix>(
+    kernel: Kernel,
+    b: Operand<'_, M>,
+    block: Block,
+    panel: usize,
+    rows: &mut Rows,
+    to: &mut [u32],
+) {
+    let width = kernel.columns();
+    if b.orientation == Orientation::RowsAcrossK {
+        pack_across(kernel, b.matrix, block, (width, panel), rows, to);
+        return;
+    }
+    let (k0, k1) = block.elements(kernel);
+    let stride = block.lanes.next_multiple_of(16) + PAD;
+    let mut staged = std::mem::take(&mut rows.lanes);
+    let stage = staged.sized(16 * stride);
+    let buffer = sized(&mut rows.low, k1 - k0);
+    for first in (block.start..block.end).step_by(16) {
+        for (i, lanes) in stage.chunks_exact_mut(stride).enumerate() {
+            let row = first + i;
+            if row < block.end {
+                kernel.along(b.matrix.row(row, k0, buffer), lanes);
+            }
+        }
+        let column = first - block.start;
+        let at = column / width * panel + column % width;
+        for lane in (0..block.lanes).step_by(16) {
+            let to = &mut to[at + lane * width..];
+            if lane + 16 <= block.lanes {
+                kernel.transpose16(&stage[lane..], stride, to, width);
+                continue;
+            }
+            let mut corner = [0; 256];
+            kernel.transpose16(&stage[lane..], stride, &mut corner, 16);
+            let left = block.lanes - lane;
+            for (i, part) in corner.chunks_exact(16).take(left).enumerate() {
+                to[i * width..i * width + 16].copy_from_slice(part);
+            }
+        }
+    }
+    rows.lanes = staged;
+}
+
+/// Packs a matrix whose rows run across k: lane after lane, cut into panels of `width`.
+fn pack_across<M: Matrix>(
+    kernel: Kernel,
+    matrix: &M,
+    block: Block,
+    (width, panel): (usize, usize),
+    rows: &mut Rows,
+    to: &mut [u32],
+) {
+    let len = block.end - block.start;
+    let zeros = sized(&mut rows.zeros, len);
+    let low_buffer = sized(&mut rows.low, len);
+    let high_buffer = sized(&mut rows.high, len);
+    for lane in 0..block.lanes {
+        let (low, high) = block.pair(kernel, lane);
+        let low = match low {
+            Some(row) => matrix.row(row, block.start, low_buffer),
+            None => &*zeros,
+        };
+        let high = match high {
+            Some(row) => matrix.row(row, block.start, high_buffer),
+            None => &*zeros,
+        };
+        for (i, (low, high)) in low.chunks(width).zip(high.chunks(width)).enumerate() {
+            let at = i * panel + lane * width;
+            kernel.across(low, high, &mut to[at..at + low.len()]);
+        }
+    }
+}

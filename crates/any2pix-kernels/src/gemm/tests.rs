@@ -1,0 +1,143 @@
+use super::*;
+use crate::level::{Level, Precision};
+use crate::testing::{assert_close, numbers, rounded};
+
+fn reference(
+    size: Size,
+    a: impl Fn(usize, usize) -> f32,
+    b: impl Fn(usize, usize) -> f32,
+) -> Vec<f64> {
+    let mut out = Vec::new();
+    for i in 0..size.m {
+        for j in 0..size.n {
+            out.push((0..size.k).map(|k| f64::from(a(i, k)) * f64::from(b(k, j))).sum());
+        }
+    }
+    out
+}
+
+fn check(engine: Engine, size: Size, seed: u64) {
+    let Size { m, n, k } = size;
+    let (mut a, mut b) = (numbers(seed, m * k), numbers(seed + 1, n * k));
+    let bias = numbers(seed + 2, n);
+    if engine.precision() == Precision::Bf16 {
+        // Products of rounded values are exact in f32, so that only sums differ.
+        a.iter_mut().chain(&mut b).for_each(|v| *v = rounded(*v));
+    }
+    for (a_along, b_along) in [(true, true), (true, false), (false, false), (false, true)] {
+        let at = |i: usize, l: usize| if a_along { a[i * k + l] } else { a[l * m + i] };
+        let bt = |l: usize, j: usize| if b_along { b[j * k + l] } else { b[l * n + j] };
+        let mut expected = reference(size, at, bt);
+        for (i, value) in expected.iter_mut().enumerate() {
+            *value += f64::from(bias[i % n]) + 0.5;
+        }
+        let a = Dense::new(&a, if a_along { k } else { m });
+        let b = Dense::new(&b, if b_along { k } else { n });
+        let a = if a_along { Operand::rows_along_k(&a) } else { Operand::rows_across_k(&a) };
+        let b = if b_along { Operand::rows_along_k(&b) } else { Operand::rows_across_k(&b) };
+        let stride = n + 3;
+        let mut out = vec![0.5; m * stride];
+        let output = Output { data: &mut out, stride, bias: Some(&bias), accumulate: true };
+        gemm(engine, size, a, b, output);
+        let packed: Vec<f32> = out.chunks(stride).flat_map(|row| row[..n].to_vec()).collect();
+        let what = format!("{engine:?} {size:?} {a_along} {b_along}");
+        assert_close(&packed, &expected, 2e-6 * (k as f64).sqrt() + 1e-6, &what);
+        assert!(out.chunks(stride).all(|row| row[n..].iter().all(|v| *v == 0.5)), "{what}: edge");
+    }
+}
+
+#[test]
+fn equals_the_plain_loop_at_every_level() {
+    let sizes = [
+        (1, 1, 1),
+        (5, 3, 7),
+        (37, 41, 33),
+        (70, 35, 600),
+        (12, 130, 31),
+        (33, 65, 1),
+        (129, 64, 96),
+    ];
+    for level in Level::available() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            for (seed, (m, n, k)) in sizes.into_iter().enumerate() {
+                check(Engine::new(level, precision), Size { m, n, k }, seed as u64);
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_do_not_depend_on_threads() {
+    let size = Size { m: 190, n: 150, k: 700 };
+    let (a, b) = (numbers(1, size.m * size.k), numbers(2, size.n * size.k));
+    for precision in [Precision::F32, Precision::Bf16] {
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut out = vec![0.0; size.m * size.n];
+            pool.install(|| {
+                let (a, b) = (Dense::new(&a, size.k), Dense::new(&b, size.n));
+                let output =
+                    Output { data: &mut out, stride: size.n, bias: None, accumulate: false };
+                gemm(
+                    Engine::current(precision),
+                    size,
+                    Operand::rows_along_k(&a),
+                    Operand::rows_across_k(&b),
+                    output,
+                );
+            });
+            out.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+        };
+        let one = run(1);
+        assert!(one == run(2) && one == run(7));
+    }
+}
+
+#[test]
+fn not_a_number_stays_in_its_row() {
+    let size = Size { m: 20, n: 20, k: 40 };
+    let (mut a, b) = (numbers(1, size.m * size.k), numbers(2, size.n * size.k));
+    a[3 * size.k + 5] = f32::NAN;
+    for level in Level::available() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let mut out = vec![0.0; size.m * size.n];
+            let (a, b) = (Dense::new(&a, size.k), Dense::new(&b, size.n));
+            let output = Output { data: &mut out, stride: size.n, bias: None, accumulate: false };
+            let engine = Engine::new(level, precision);
+            gemm(engine, size, Operand::rows_along_k(&a), Operand::rows_across_k(&b), output);
+            for (i, row) in out.chunks(size.n).enumerate() {
+                assert!(row.iter().all(|v| v.is_nan() == (i == 3)), "{engine:?} row {i}");
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "measures; run with --release -- --ignored --nocapture"]
+#[allow(clippy::print_stdout)]
+fn speed() {
+    for (m, n, k) in [(1024, 1024, 1024), (4096, 320, 320), (4096, 64, 576), (64, 576, 4096)] {
+        for (level, precision) in [
+            (Level::Portable, Precision::F32),
+            (Level::Avx2, Precision::F32),
+            (Level::Avx512, Precision::F32),
+            (Level::Avx512Bf16, Precision::Bf16),
+            (Level::Amx, Precision::Bf16),
+        ] {
+            let size = Size { m, n, k };
+            let (a, b) = (numbers(1, m * k), numbers(2, n * k));
+            let mut out = vec![0.0; m * n];
+            let (a, b) = (Dense::new(&a, k), Dense::new(&b, k));
+            let mut best = f64::MAX;
+            for _ in 0..8 {
+                let start = std::time::Instant::now();
+                let output = Output { data: &mut out, stride: n, bias: None, accumulate: false };
+                let engine = Engine::new(level, precision);
+                gemm(engine, size, Operand::rows_along_k(&a), Operand::rows_along_k(&b), output);
+                best = best.min(start.elapsed().as_secs_f64());
+            }
+            let rate = 2.0 * (m * n * k) as f64 / best / 1e9;
+            println!("{m}x{n}x{k} {level:?}: {:.3} ms, {rate:.0} GF/s", best * 1e3);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Scratch memory that threads keep between calls.
+
+/// Lanes on a 64-byte boundary.
+#[derive(Default)]
+pub(crate) struct Lanes(Vec<Line>);
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u32; 16]);
+
+impl Lanes {
+    /// At least `len` lanes, whatever they hold.
+    #[allow(unsafe_code)]
+    pub(crate) fn sized(&mut self, len: usize) -> &mut [u32] {
+        let lines = len.div_ceil(16);
+        if self.0.len() < lines {
+            self.0.resize(lines, Line([0; 16]));
+        }
+        // SAFETY: a line is sixteen lanes without padding.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), lines * 16) }
+    }
+}
+
+/// Keeps one `T` a thread; calls that meet inside each other get a fresh one.
+macro_rules! thread_scratch {
+    ($name:ident, $kind:ty) => {
+        fn $name<R>(work: impl FnOnce(&mut $kind) -> R) -> R {
+            thread_local! {
+                static KEPT: std::cell::Cell<Option<Box<$kind>>> =
+                    const { std::cell::Cell::new(None) };
+            }
+            let mut scratch = KEPT.with(std::cell::Cell::take).unwrap_or_default();
+            let result = work(&mut scratch);
+            KEPT.with(|kept| kept.set(Some(scratch)));
+            result
+        }
+    };
+}
+pub(crate) use thread_scratch;
+
+/// A slice that tasks write at places that do not overlap.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<T> {
+    start: *mut T,
+    len: usize,
+}
+
+#[allow(unsafe_code)]
+// SAFETY: it is a slice of `Send` values; who makes parts of it answers for their not overlapping.
+unsafe impl<T: Send> Sync for Shared<T> {}
+#[allow(unsafe_code)]
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Shared<T> {}
+
+impl<T> Shared<T> {
+    pub(crate) fn new(slice: &mut [T]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len() }
+    }
+
+    /// A part of the slice.
+    ///
+    /// # Safety
+    /// The slice is alive, and no other part that overlaps this one is in use.
+    #[allow(unsafe_code, clippy::mut_from_ref)]
+    pub(crate) unsafe fn part<'a>(&self, at: usize, len: usize) -> &'a mut [T] {
+        assert!(at + len <= self.len, "part {at}+{len} of {}", self.len);
+        // SAFETY: inside the slice (checked), alive and unshared (caller).
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
+    }
+}

@@ -1,0 +1,25 @@
+//! Tensor operations that models are made of, with gradients; channels-last throughout.
+//!
+//! On the CPU, f32 tensors go through `any2pix-kernels`; other devices and types through candle.
+
+mod activation;
+mod attention;
+mod conv;
+mod cpu;
+mod linear;
+mod norm;
+mod precision;
+mod shape;
+
+pub use activation::{geglu, gelu, gelu_tanh, quick_gelu, silu, softmax, swiglu};
+pub use attention::{Mask, attention};
+pub use conv::conv2d;
+pub use linear::linear;
+pub use norm::{group_norm, layer_norm, rms_norm};
+pub use precision::{PrecisionScope, precision, set_precision};
+pub use shape::upsample_nearest2x;
+
+pub use any2pix_kernels::{Level, Precision};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+#![allow(clippy::unwrap_used)]
+
+use candle_core::{Device, Result, Tensor, Var};
+
+use super::*;
+use crate::Generator;
+
+/// Compares the gradient of a fixed random projection of `op` with central differences, for
+/// every variable.
+fn check_gradient(shapes: &[&[usize]], op: impl Fn(&[Tensor]) -> Result<Tensor>) {
+    let mut generator = Generator::new(7);
+    let device = Device::Cpu;
+    let vars: Vec<Var> = shapes
+        .iter()
+        .map(|shape| Var::from_tensor(&generator.randn(*shape, &device).unwrap()).unwrap())
+        .collect();
+    let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+    let weight = generator.randn(op(&tensors).unwrap().shape().clone(), &device).unwrap();
+    let loss = |tensors: &[Tensor]| (op(tensors).unwrap() * &weight).unwrap().sum_all().unwrap();
+    let grads = loss(&tensors).backward().unwrap();
+    for (i, var) in vars.iter().enumerate() {
+        let grad = grads.get(var).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let values = var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let at = |index: usize, delta: f32| {
+            let mut values = values.clone();
+            values[index] += delta;
+            let mut moved = tensors.clone();
+            moved[i] = Tensor::from_vec(values, var.shape(), &device).unwrap();
+            f64::from(loss(&moved).to_scalar::<f32>().unwrap())
+        };
+        let step = (grad.len() / 12).max(1);
+        for index in (0..grad.len()).step_by(step) {
+            let numeric = (at(index, 1e-2) - at(index, -1e-2)) / 2e-2;
+            let error = (f64::from(grad[index]) - numeric).abs() / numeric.abs().max(1.0);
+            assert!(error < 2e-2, "input {i}, element {index}: {} is {numeric}", grad[index]);
+        }
+    }
+}
+
+#[test]
+fn linear_has_its_gradient() {
+    check_gradient(&[&[3, 5, 7], &[4, 7], &[4]], |t| linear(&t[0], &t[1], Some(&t[2])));
+    check_gradient(&[&[6, 7], &[4, 7]], |t| linear(&t[0], &t[1], None));
+}
+
+#[test]
+fn conv2d_has_its_gradient() {
+    for (stride, padding) in [(1, 1), (2, 1), (1, 0)] {
+        let shapes: [&[usize]; 3] = [&[2, 5, 6, 3], &[4, 3, 3, 3], &[4]];
+        check_gradient(&shapes, |t| conv2d(&t[0], &t[1], Some(&t[2]), stride, padding));
+    }
+    check_gradient(&[&[2, 4, 4, 3], &[4, 3, 1, 1]], |t| conv2d(&t[0], &t[1], None, 1, 0));
+}
+
+#[test]
+fn frozen_weights_cost_no_gradient() {
+    let mut generator = Generator::new(1);
+    let device = Device::Cpu;
+    let x = Var::from_tensor(&generator.randn((2, 3), &device).unwrap()).unwrap();
+    let weight = generator.randn((4, 3), &device).unwrap();
+    let y = linear(&x, &weight, None).unwrap().sum_all().unwrap();
+    let grads = y.backward().unwrap();
+    assert!(grads.get(&x).is_some() && grads.get(&weight).is_none());
+}
