@@ -1,12 +1,18 @@
 //! CPU compute on plain slices: GEMM, convolution, attention, normalisation, forward and backward.
 //!
-//! Every function takes an [`Engine`]: the instruction set and the precision of products to use.
+//! Functions take an [`Engine`]: the instruction set and the precision of products to use.
 //! Each output element is reduced in one fixed order, so results do not depend on the number of
 //! threads; they may differ in the last bits between engines.
 
+pub mod activation;
+pub mod attention;
 pub mod conv;
+pub mod elementwise;
 pub mod gemm;
 pub mod level;
+mod math;
+pub mod norm;
+pub mod optimizer;
 mod reduce;
 mod scratch;
 #[cfg(test)]
@@ -15,4 +21,5 @@ mod testing;
 pub use conv::{ConvShape, conv2d, conv2d_by_data, conv2d_by_weight};
 pub use gemm::{Dense, Matrix, Operand, Output, Size, gemm};
 pub use level::{Engine, Level, Precision};
+pub use optimizer::{AdamW, adamw_step, ema, sum_of_squares};
 pub use reduce::sum_rows;

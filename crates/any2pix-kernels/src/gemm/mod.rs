@@ -151,6 +151,28 @@ pub fn gemm<A: Matrix, B: Matrix>(
     b: Operand<'_, B>,
     output: Output<'_>,
 ) {
+    let parallel = size.m * size.n * size.k >= PARALLEL_FROM && rayon::current_num_threads() > 1;
+    start(engine, size, (a, b), output, parallel);
+}
+
+/// [`gemm`] on the calling thread alone.
+pub(crate) fn gemm_here<A: Matrix, B: Matrix>(
+    engine: Engine,
+    size: Size,
+    a: Operand<'_, A>,
+    b: Operand<'_, B>,
+    output: Output<'_>,
+) {
+    start(engine, size, (a, b), output, false);
+}
+
+fn start<A: Matrix, B: Matrix>(
+    engine: Engine,
+    size: Size,
+    (a, b): (Operand<'_, A>, Operand<'_, B>),
+    output: Output<'_>,
+    parallel: bool,
+) {
     let Size { m, n, k } = size;
     if m == 0 || n == 0 {
         return;
@@ -177,7 +199,6 @@ pub fn gemm<A: Matrix, B: Matrix>(
         bias: output.bias,
         accumulate: output.accumulate,
     };
-    let parallel = m * n * k >= PARALLEL_FROM && rayon::current_num_threads() > 1;
     plan.execute(parallel);
 }
 

@@ -42,14 +42,6 @@ pub(super) fn with_slices3<R>(
 }
 
 /// A CPU tensor of `shape` that `fill` writes.
-pub(super) fn tensor(shape: impl Into<Shape>, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
-    let shape = shape.into();
-    let mut values = vec![0.0; shape.elem_count()];
-    fill(&mut values);
-    Tensor::from_vec(values, shape, &Device::Cpu)
-}
-
-/// Like [`tensor`], where filling needs tensors too.
 pub(super) fn try_tensor(
     shape: impl Into<Shape>,
     fill: impl FnOnce(&mut [f32]) -> Result<()>,

@@ -17,7 +17,7 @@ pub use conv::conv2d;
 pub use linear::linear;
 pub use norm::{group_norm, layer_norm, rms_norm};
 pub use precision::{PrecisionScope, precision, set_precision};
-pub use shape::upsample_nearest2x;
+pub use shape::{add, add_to_each_position, concat_channels, upsample_nearest2x};
 
 pub use any2pix_kernels::{Level, Precision};
 

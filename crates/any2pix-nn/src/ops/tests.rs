@@ -62,3 +62,72 @@ fn frozen_weights_cost_no_gradient() {
     let grads = y.backward().unwrap();
     assert!(grads.get(&x).is_some() && grads.get(&weight).is_none());
 }
+
+#[test]
+fn norms_have_their_gradients() {
+    for with_silu in [false, true] {
+        let shapes: [&[usize]; 3] = [&[2, 3, 4, 6], &[6], &[6]];
+        check_gradient(&shapes, |t| group_norm(&t[0], &t[1], &t[2], 3, 1e-5, with_silu));
+    }
+    check_gradient(&[&[2, 5, 9], &[9], &[9]], |t| layer_norm(&t[0], &t[1], &t[2], 1e-5));
+    check_gradient(&[&[2, 5, 9], &[9]], |t| rms_norm(&t[0], &t[1], 1e-6));
+}
+
+#[test]
+fn activations_have_their_gradients() {
+    for op in [silu, gelu, gelu_tanh, quick_gelu, softmax] {
+        check_gradient(&[&[3, 10]], |t| op(&t[0]));
+    }
+    check_gradient(&[&[3, 10]], |t| geglu(&t[0]));
+    check_gradient(&[&[3, 10], &[3, 10]], |t| swiglu(&t[0], &t[1]));
+}
+
+#[test]
+fn attention_has_its_gradient() {
+    for mask in [Mask::None, Mask::Causal] {
+        let shapes: [&[usize]; 3] = [&[2, 5, 8], &[2, 6, 4], &[2, 6, 4]];
+        check_gradient(&shapes, |t| attention(&t[0], &t[1], &t[2], 4, 2, 0.7, mask));
+    }
+}
+
+#[test]
+fn changes_of_shape_have_their_gradients() {
+    check_gradient(&[&[2, 3, 2, 5]], |t| upsample_nearest2x(&t[0]));
+    check_gradient(&[&[2, 3, 5], &[2, 3, 5]], |t| add(&t[0], &t[1]));
+    check_gradient(&[&[2, 3, 4, 5], &[2, 5]], |t| add_to_each_position(&t[0], &t[1]));
+    check_gradient(&[&[2, 3, 5], &[2, 3, 2]], |t| concat_channels(&t[0], &t[1]));
+}
+
+/// f64 tensors take candle's path: the two paths must agree.
+#[test]
+fn kernels_agree_with_candle() {
+    let mut generator = Generator::new(3);
+    let device = Device::Cpu;
+    let mut tensor = |shape: &[usize]| generator.randn(shape, &device).unwrap();
+    let agree = |inputs: &[Tensor], op: &dyn Fn(&[Tensor]) -> Result<Tensor>| {
+        let wide: Vec<Tensor> =
+            inputs.iter().map(|t| t.to_dtype(candle_core::DType::F64).unwrap()).collect();
+        let ours = op(inputs).unwrap().to_dtype(candle_core::DType::F64).unwrap();
+        let theirs = op(&wide).unwrap();
+        assert_eq!(ours.dims(), theirs.dims());
+        let worst = (ours - theirs).unwrap().abs().unwrap().max_all().unwrap();
+        let worst = worst.to_scalar::<f64>().unwrap();
+        assert!(worst < 2e-5, "{worst}");
+    };
+    let x = tensor(&[2, 6, 5, 12]);
+    let vector = tensor(&[12]);
+    agree(&[x.clone(), tensor(&[7, 12, 3, 3]), tensor(&[7])], &|t| {
+        conv2d(&t[0], &t[1], Some(&t[2]), 2, 1)
+    });
+    agree(&[x.clone(), tensor(&[7, 12]), tensor(&[7])], &|t| linear(&t[0], &t[1], Some(&t[2])));
+    agree(&[x.clone(), vector.clone(), tensor(&[12])], &|t| {
+        group_norm(&t[0], &t[1], &t[2], 4, 1e-5, true)
+    });
+    agree(&[x.clone(), vector.clone(), tensor(&[12])], &|t| layer_norm(&t[0], &t[1], &t[2], 1e-5));
+    agree(&[tensor(&[2, 7, 12]), tensor(&[2, 9, 6]), tensor(&[2, 9, 6])], &|t| {
+        attention(&t[0], &t[1], &t[2], 4, 2, 0.5, Mask::Causal)
+    });
+    for op in [silu, gelu, gelu_tanh, softmax, geglu, upsample_nearest2x] {
+        agree(std::slice::from_ref(&x), &|t| op(&t[0]));
+    }
+}

@@ -1,0 +1,162 @@
+//! Elementary functions that compilers can vectorise, and sums in lanes.
+
+/// `eˣ` to about 2 units in the last place; 0 below -86.9, infinite above 88.7, NaN stays.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0;
+    let low = x < -86.9;
+    let high = x > 88.7;
+    let clamped = if low { -86.9 } else { x };
+    let clamped = if high { 88.7 } else { clamped };
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = clamped - n * 0.693_359_4;
+    let r = r + n * 2.121_944_4e-4;
+    let p = 1.987_569_1e-4;
+    let p = p * r + 1.398_199_9e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 1.666_666_5e-1;
+    let p = p * r + 5e-1;
+    let p = p * (r * r) + r + 1.0;
+    // 2ⁿ in two factors, because n may be 128.
+    let half = shifted.to_bits().wrapping_add(126) << 23;
+    let y = p * f32::from_bits(half) * 2.0;
+    let y = if low { 0.0 } else { y };
+    if high { f32::INFINITY } else { y }
+}
+
+/// `1 / (1 + e⁻ˣ)`.
+#[inline(always)]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// `tanh x`, to 1e-7 absolute.
+#[inline(always)]
+pub(crate) fn tanh(x: f32) -> f32 {
+    1.0 - 2.0 / (exp(2.0 * x) + 1.0)
+}
+
+/// The error function, a rational approximation to a few units in the last place.
+#[inline(always)]
+pub(crate) fn erf(x: f32) -> f32 {
+    let x = if x > 4.0 { 4.0 } else { x };
+    let x = if x < -4.0 { -4.0 } else { x };
+    let s = x * x;
+    let p = -2.726_142_3e-10;
+    let p = p * s + 2.770_681_4e-8;
+    let p = p * s - 2.101_024e-6;
+    let p = p * s - 5.692_506_4e-5;
+    let p = p * s - 7.349_906e-4;
+    let p = p * s - 2.954_6e-3;
+    let p = p * s - 1.609_603_3e-2;
+    let q = -1.456_607_2e-5;
+    let q = q * s - 2.133_740_6e-4;
+    let q = q * s - 1.682_827e-3;
+    let q = q * s - 7.373_329e-3;
+    let q = q * s - 1.426_473_9e-2;
+    x * p / q
+}
+
+const LANES: usize = 16;
+
+#[inline(always)]
+fn fold(lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    let mut lanes = lanes;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// `Σ f(x)`.
+#[inline(always)]
+pub(crate) fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] += f(chunk[i]);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane += f(*x);
+    }
+    fold(lanes)
+}
+
+/// `Σ f(x, y)`.
+#[inline(always)]
+pub(crate) fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    for (x, y) in xs.iter().zip(ys) {
+        for i in 0..LANES {
+            lanes[i] += f(x[i], y[i]);
+        }
+    }
+    for ((lane, x), y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
+        *lane += f(*x, *y);
+    }
+    fold(lanes)
+}
+
+/// The largest element; -∞ for none.
+#[inline(always)]
+pub(crate) fn max(x: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane = if *x > *lane { *x } else { *lane };
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_close() {
+        for i in -8_690..8_860 {
+            let x = i as f32 / 100.0;
+            let expected = f64::from(x).exp();
+            assert!((f64::from(exp(x)) / expected - 1.0).abs() < 3e-7, "{x}: {}", exp(x));
+        }
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(f32::INFINITY), f32::INFINITY);
+        assert!(exp(f32::NAN).is_nan() && exp(0.0) == 1.0);
+    }
+
+    #[test]
+    fn erf_and_tanh_are_close() {
+        // ∫ by Simpson's rule in f64 is the reference of erf.
+        let mut total = 0.0;
+        let density = |t: f64| 2.0 / std::f64::consts::PI.sqrt() * (-t * t).exp();
+        for i in 0..500 {
+            let (a, h) = (f64::from(i) / 100.0, 0.01);
+            assert!((f64::from(erf(a as f32)) - total).abs() < 5e-7, "erf {a}");
+            assert!((f64::from(erf(-a as f32)) + total).abs() < 5e-7, "erf -{a}");
+            assert!((f64::from(tanh(a as f32)) - a.tanh()).abs() < 2e-7, "tanh {a}");
+            total += h / 6.0 * (density(a) + 4.0 * density(a + h / 2.0) + density(a + h));
+        }
+    }
+
+    #[test]
+    fn sums_and_maxima() {
+        let x: Vec<f32> = (0..37).map(|i| i as f32).collect();
+        assert_eq!(sum(&x, |x| x), 666.0);
+        assert_eq!(sum2(&x, &x, |a, b| a - b + 1.0), 37.0);
+        assert_eq!((max(&x), max(&[])), (36.0, f32::NEG_INFINITY));
+    }
+}

@@ -1,0 +1,410 @@
+//! Group normalisation of channels-last activations, SiLU fused.
+
+use rayon::prelude::*;
+
+use crate::activation::{silu, silu_slope};
+use crate::level::{Engine, vectorised};
+
+/// Elements of a task.
+const CHUNK: usize = 1 << 14;
+
+/// `(batch, positions, channels)`, channels in `groups` equal groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupShape {
+    /// Pictures.
+    pub batch: usize,
+    /// Height times width.
+    pub positions: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Groups; divides the channels.
+    pub groups: usize,
+    /// SiLU follows.
+    pub silu: bool,
+}
+
+impl GroupShape {
+    fn chunk(&self) -> usize {
+        (CHUNK / self.channels.max(1)).clamp(1, 512) * self.channels
+    }
+
+    fn picture(&self) -> usize {
+        self.positions * self.channels
+    }
+
+    fn is_empty(&self) -> bool {
+        self.batch * self.picture() == 0
+    }
+
+    /// `(picture, start of the chunk in it)` of every task.
+    fn tasks(&self) -> Vec<(usize, usize)> {
+        let starts = (0..self.picture()).step_by(self.chunk());
+        (0..self.batch).flat_map(|b| starts.clone().map(move |start| (b, start))).collect()
+    }
+
+    fn part<'a>(&self, x: &'a [f32], (picture, start): (usize, usize)) -> &'a [f32] {
+        let end = (start + self.chunk()).min(self.picture());
+        &x[picture * self.picture() + start..picture * self.picture() + end]
+    }
+}
+
+/// Mean and reciprocal standard deviation of each group of each picture.
+#[derive(Clone, Debug, Default)]
+pub struct GroupStatistics(Vec<(f64, f64)>);
+
+/// Two sums for each channel.
+type Sums = (Vec<f32>, Vec<f32>);
+
+vectorised! {
+    fn moments(level: Level, x: &[f32], shift: &[f32], first: &mut [f32], second: &mut [f32]) {
+        for row in x.chunks_exact(shift.len()) {
+            for (((x, shift), first), second) in
+                row.iter().zip(shift).zip(first.iter_mut()).zip(second.iter_mut())
+            {
+                let centred = x - shift;
+                *first += centred;
+                *second += centred * centred;
+            }
+        }
+    }
+}
+
+vectorised! {
+    fn apply(level: Level, x: &[f32], scale: &[f32], shift: &[f32], with_silu: bool, y: &mut [f32]) {
+        let width = scale.len();
+        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            let inputs = x.iter().zip(scale).zip(shift);
+            if with_silu {
+                for (y, ((x, scale), shift)) in y.iter_mut().zip(inputs) {
+                    *y = silu(x * scale + shift);
+                }
+            } else {
+                for (y, ((x, scale), shift)) in y.iter_mut().zip(inputs) {
+                    *y = x * scale + shift;
+                }
+            }
+        }
+    }
+}
+
+/// What normalises one picture: for each channel `y = x · scale + shift` and `x̂ = x · rstd + offset`.
+struct Channels {
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+    rstd: Vec<f32>,
+    offset: Vec<f32>,
+}
+
+impl Channels {
+    fn new(shape: &GroupShape, groups: &[(f64, f64)], weight: &[f32], bias: &[f32]) -> Self {
+        let size = shape.channels / shape.groups;
+        let each = |f: &dyn Fn(usize, f64, f64) -> f64| -> Vec<f32> {
+            (0..shape.channels)
+                .map(|c| {
+                    let (mean, rstd) = groups[c / size];
+                    f(c, mean, rstd) as f32
+                })
+                .collect()
+        };
+        Self {
+            scale: each(&|c, _, rstd| rstd * f64::from(weight[c])),
+            shift: each(&|c, mean, rstd| f64::from(bias[c]) - mean * rstd * f64::from(weight[c])),
+            rstd: each(&|_, _, rstd| rstd),
+            offset: each(&|_, mean, rstd| -mean * rstd),
+        }
+    }
+}
+
+fn statistics(engine: Engine, shape: &GroupShape, eps: f64, x: &[f32]) -> GroupStatistics {
+    let channels = shape.channels;
+    let tasks = shape.tasks();
+    // Deviations from the picture's first pixel: sums of squares without cancellation.
+    let first = |picture: usize| &x[picture * shape.picture()..][..channels];
+    let sums: Vec<Sums> = tasks
+        .par_iter()
+        .map(|task| {
+            let (mut one, mut two) = (vec![0.0; channels], vec![0.0; channels]);
+            moments(engine.level(), shape.part(x, *task), first(task.0), &mut one, &mut two);
+            (one, two)
+        })
+        .collect();
+    let per_picture = tasks.len() / shape.batch;
+    let (size, positions) = (channels / shape.groups, shape.positions as f64);
+    let mut statistics = Vec::with_capacity(shape.batch * shape.groups);
+    for (picture, sums) in sums.chunks(per_picture).enumerate() {
+        let shift = first(picture);
+        for group in 0..shape.groups {
+            let range = group * size..(group + 1) * size;
+            let total = |c: usize| sums.iter().map(|(one, _)| f64::from(one[c])).sum::<f64>();
+            let squares = |c: usize| sums.iter().map(|(_, two)| f64::from(two[c])).sum::<f64>();
+            let count = positions * size as f64;
+            let mean =
+                range.clone().map(|c| total(c) + positions * f64::from(shift[c])).sum::<f64>()
+                    / count;
+            let variance = range
+                .map(|c| {
+                    let distance = f64::from(shift[c]) - mean;
+                    squares(c) + 2.0 * distance * total(c) + positions * distance * distance
+                })
+                .sum::<f64>()
+                / count;
+            statistics.push((mean, 1.0 / (variance.max(0.0) + eps).sqrt()));
+        }
+    }
+    GroupStatistics(statistics)
+}
+
+/// Group normalisation; returns what [`group_norm_backward`] wants.
+pub fn group_norm(
+    engine: Engine,
+    shape: &GroupShape,
+    eps: f64,
+    (x, weight, bias): (&[f32], &[f32], &[f32]),
+    y: &mut [f32],
+) -> GroupStatistics {
+    if shape.is_empty() {
+        return GroupStatistics::default();
+    }
+    let statistics = statistics(engine, shape, eps, x);
+    let channels: Vec<Channels> = statistics
+        .0
+        .chunks(shape.groups)
+        .map(|groups| Channels::new(shape, groups, weight, bias))
+        .collect();
+    let picture = shape.picture();
+    let parts: Vec<_> = y
+        .chunks_mut(picture)
+        .flat_map(|y| y.chunks_mut(shape.chunk()))
+        .zip(shape.tasks())
+        .collect();
+    parts.into_par_iter().for_each(|(y, task)| {
+        let channels = &channels[task.0];
+        let x = shape.part(x, task);
+        apply(engine.level(), x, &channels.scale, &channels.shift, shape.silu, y);
+    });
+    statistics
+}
+
+vectorised! {
+    fn gradient_sums(
+        level: Level, x: &[f32], gradient: &[f32], channels: &Channels, with_silu: bool,
+        by_bias: &mut [f32], by_weight: &mut [f32],
+    ) {
+        let Channels { scale, shift, rstd, offset } = channels;
+        let width = scale.len();
+        let (shift, rstd, offset) = (&shift[..width], &rstd[..width], &offset[..width]);
+        let (by_bias, by_weight) = (&mut by_bias[..width], &mut by_weight[..width]);
+        for (x, gradient) in x.chunks_exact(width).zip(gradient.chunks_exact(width)) {
+            for c in 0..width {
+                let slope = if with_silu { silu_slope(x[c] * scale[c] + shift[c]) } else { 1.0 };
+                let d = gradient[c] * slope;
+                by_bias[c] += d;
+                by_weight[c] += d * (x[c] * rstd[c] + offset[c]);
+            }
+        }
+    }
+}
+
+/// `∂x = d · scale + x · slope + level`, where d is the gradient before SiLU.
+struct DataGradient {
+    slope: Vec<f32>,
+    level: Vec<f32>,
+}
+
+vectorised! {
+    fn gradient_by_x(
+        level: Level, x: &[f32], gradient: &[f32], channels: &Channels, line: &DataGradient,
+        with_silu: bool, by_x: &mut [f32],
+    ) {
+        let Channels { scale, shift, .. } = channels;
+        let width = scale.len();
+        let (shift, slopes, levels) =
+            (&shift[..width], &line.slope[..width], &line.level[..width]);
+        let inputs = x.chunks_exact(width).zip(gradient.chunks_exact(width));
+        for (to, (x, gradient)) in by_x.chunks_exact_mut(width).zip(inputs) {
+            for c in 0..width {
+                let slope = if with_silu { silu_slope(x[c] * scale[c] + shift[c]) } else { 1.0 };
+                to[c] = gradient[c] * slope * scale[c] + x[c] * slopes[c] + levels[c];
+            }
+        }
+    }
+}
+
+/// The gradients of [`group_norm`]: by `x` into `by_x`, returned by weight and by bias.
+pub fn group_norm_backward(
+    engine: Engine,
+    shape: &GroupShape,
+    statistics: &GroupStatistics,
+    (x, weight, bias, gradient): (&[f32], &[f32], &[f32], &[f32]),
+    by_x: &mut [f32],
+) -> (Vec<f32>, Vec<f32>) {
+    let width = shape.channels;
+    let (mut by_weight, mut by_bias) = (vec![0.0; width], vec![0.0; width]);
+    if shape.is_empty() {
+        return (by_weight, by_bias);
+    }
+    let channels: Vec<Channels> = statistics
+        .0
+        .chunks(shape.groups)
+        .map(|groups| Channels::new(shape, groups, weight, bias))
+        .collect();
+    let tasks = shape.tasks();
+    let sums: Vec<Sums> = tasks
+        .par_iter()
+        .map(|task| {
+            let (mut by_bias, mut by_weight) = (vec![0.0; width], vec![0.0; width]);
+            let (x, gradient) = (shape.part(x, *task), shape.part(gradient, *task));
+            let level = engine.level();
+            let channels = &channels[task.0];
+            let silu = shape.silu;
+            gradient_sums(level, x, gradient, channels, silu, &mut by_bias, &mut by_weight);
+            (by_bias, by_weight)
+        })
+        .collect();
+    let lines: Vec<DataGradient> = sums
+        .chunks(tasks.len() / shape.batch)
+        .enumerate()
+        .map(|(picture, sums)| {
+            let (bias_sums, weight_sums) = total(sums, width);
+            for c in 0..width {
+                by_bias[c] += bias_sums[c];
+                by_weight[c] += weight_sums[c];
+            }
+            let groups = &statistics.0[picture * shape.groups..(picture + 1) * shape.groups];
+            data_gradient(shape, groups, weight, (&bias_sums, &weight_sums))
+        })
+        .collect();
+    let parts: Vec<_> = by_x
+        .chunks_mut(shape.picture())
+        .flat_map(|to| to.chunks_mut(shape.chunk()))
+        .zip(tasks)
+        .collect();
+    parts.into_par_iter().for_each(|(to, task)| {
+        let (x, gradient) = (shape.part(x, task), shape.part(gradient, task));
+        let (channels, line) = (&channels[task.0], &lines[task.0]);
+        gradient_by_x(engine.level(), x, gradient, channels, line, shape.silu, to);
+    });
+    (by_weight, by_bias)
+}
+
+fn total(sums: &[Sums], width: usize) -> Sums {
+    let mut total = (vec![0.0; width], vec![0.0; width]);
+    for (one, two) in sums {
+        total.0.iter_mut().zip(one).for_each(|(to, v)| *to += v);
+        total.1.iter_mut().zip(two).for_each(|(to, v)| *to += v);
+    }
+    total
+}
+
+fn data_gradient(
+    shape: &GroupShape,
+    groups: &[(f64, f64)],
+    weight: &[f32],
+    (bias_sums, weight_sums): (&[f32], &[f32]),
+) -> DataGradient {
+    let size = shape.channels / shape.groups;
+    let count = (shape.positions * size) as f64;
+    let mut line = DataGradient { slope: Vec::new(), level: Vec::new() };
+    for (group, (mean, rstd)) in groups.iter().enumerate() {
+        let weighted = |sums: &[f32]| -> f64 {
+            let range = group * size..(group + 1) * size;
+            range.map(|c| f64::from(weight[c]) * f64::from(sums[c])).sum::<f64>() / count
+        };
+        let (plain, along) = (weighted(bias_sums), weighted(weight_sums));
+        let slope = -rstd * rstd * along;
+        let level = -rstd * plain - slope * mean;
+        line.slope.extend(std::iter::repeat_n(slope as f32, size));
+        line.level.extend(std::iter::repeat_n(level as f32, size));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::level::{Level, Precision};
+    use crate::testing::{assert_close, numbers};
+
+    fn plain(shape: &GroupShape, x: &[f64], weight: &[f32], bias: &[f32]) -> Vec<f64> {
+        let size = shape.channels / shape.groups;
+        let mut y = vec![0.0; x.len()];
+        for b in 0..shape.batch {
+            for g in 0..shape.groups {
+                let at: Vec<usize> = (0..shape.positions)
+                    .flat_map(|p| {
+                        let start = (b * shape.positions + p) * shape.channels + g * size;
+                        start..start + size
+                    })
+                    .collect();
+                let mean = at.iter().map(|i| x[*i]).sum::<f64>() / at.len() as f64;
+                let variance =
+                    at.iter().map(|i| (x[*i] - mean).powi(2)).sum::<f64>() / at.len() as f64;
+                for i in at {
+                    let c = i % shape.channels;
+                    let z = (x[i] - mean) / (variance + 1e-5).sqrt() * f64::from(weight[c])
+                        + f64::from(bias[c]);
+                    y[i] = if shape.silu { z / (1.0 + (-z).exp()) } else { z };
+                }
+            }
+        }
+        y
+    }
+
+    #[test]
+    fn equals_the_plain_loop_with_gradients() {
+        for (batch, positions, channels, groups) in [(2, 9, 6, 3), (1, 700, 40, 4), (3, 1, 32, 2)] {
+            for silu in [false, true] {
+                let shape = GroupShape { batch, positions, channels, groups, silu };
+                let x: Vec<f32> =
+                    numbers(1, batch * positions * channels).iter().map(|x| x + 3.0).collect();
+                let (weight, bias) = (numbers(2, channels), numbers(3, channels));
+                let gradient = numbers(4, x.len());
+                let wide: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+                let expected = plain(&shape, &wide, &weight, &bias);
+                let loss = |x: &[f64], weight: &[f32], bias: &[f32]| -> f64 {
+                    let y = plain(&shape, x, weight, bias);
+                    y.iter().zip(&gradient).map(|(y, g)| y * f64::from(*g)).sum()
+                };
+                for level in Level::available() {
+                    let engine = Engine::new(level, Precision::F32);
+                    let mut y = vec![0.0; x.len()];
+                    let statistics = group_norm(engine, &shape, 1e-5, (&x, &weight, &bias), &mut y);
+                    assert_close(&y, &expected, 1e-5, &format!("{shape:?}"));
+                    let mut by_x = vec![0.0; x.len()];
+                    let (by_weight, by_bias) = group_norm_backward(
+                        engine,
+                        &shape,
+                        &statistics,
+                        (&x, &weight, &bias, &gradient),
+                        &mut by_x,
+                    );
+                    for i in (0..x.len()).step_by(x.len() / 7 + 1) {
+                        let at = |delta: f64| {
+                            let mut x = wide.clone();
+                            x[i] += delta;
+                            loss(&x, &weight, &bias)
+                        };
+                        let slope = (at(1e-4) - at(-1e-4)) / 2e-4;
+                        let close =
+                            (f64::from(by_x[i]) - slope).abs() < 2e-4 * slope.abs().max(1.0);
+                        assert!(close, "{shape:?} by x {}: {slope}", by_x[i]);
+                    }
+                    let c = channels / 2;
+                    let step = |vector: &[f32], delta: f32| {
+                        let mut vector = vector.to_vec();
+                        vector[c] += delta;
+                        vector
+                    };
+                    let slope = (loss(&wide, &step(&weight, 0.01), &bias)
+                        - loss(&wide, &step(&weight, -0.01), &bias))
+                        / 0.02;
+                    assert!((f64::from(by_weight[c]) - slope).abs() < 1e-2 * slope.abs().max(1.0));
+                    let slope = (loss(&wide, &weight, &step(&bias, 0.01))
+                        - loss(&wide, &weight, &step(&bias, -0.01)))
+                        / 0.02;
+                    assert!((f64::from(by_bias[c]) - slope).abs() < 1e-2 * slope.abs().max(1.0));
+                }
+            }
+        }
+    }
+}
