@@ -123,12 +123,18 @@ fn write_suite(root: &Path, edits: &[Edit]) -> Suite {
 }
 
 fn edits() -> Vec<Edit> {
-    let (red, blue, far) = (("red", 4, 4), ("blue", 4, 4), ("green", 30, 30));
+    let (red, blue, green) = (("red", 4, 4), ("blue", 4, 4), ("green", 4, 4));
+    let far = ("yellow", 30, 30);
     vec![
         Edit { kind: "add", before: vec![far], after: vec![far, red], modality: "text" },
         Edit { kind: "add", before: vec![far], after: vec![far, blue], modality: "image" },
         Edit { kind: "remove", before: vec![far, red], after: vec![far], modality: "text" },
-        Edit { kind: "replace", before: vec![far, red], after: vec![far, blue], modality: "text" },
+        Edit {
+            kind: "replace",
+            before: vec![far, green],
+            after: vec![far, red],
+            modality: "image",
+        },
     ]
 }
 
@@ -240,7 +246,7 @@ fn doing_nothing_and_telling_the_truth_bound_every_figure() {
     assert!((all(&truth, "similarity") - 1.0).abs() < 1e-9);
 
     let table = report::write(&root.join("truth"), &truth, &json!({"system": "truth"})).unwrap();
-    assert!(table.contains("| replace × text | 1 | 1.00 |"), "{table}");
+    assert!(table.contains("| replace × image | 1 | 1.00 |"), "{table}");
     contact_sheet::write(&suite, &truth, &root.join("truth"), 40).unwrap();
     assert!(root.join("truth/contact_sheet.png").exists());
     std::fs::remove_dir_all(root).unwrap();
