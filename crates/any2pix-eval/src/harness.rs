@@ -35,7 +35,7 @@ pub struct Harness<'a> {
     pub suite: &'a Suite,
     /// Who looks; without anybody only plans, regions and pixels are measured.
     pub eyes: Option<&'a dyn Perception>,
-    /// The settings of every edit; each item's seed is forked from theirs by its position.
+    /// The settings of every edit; an item's own seed is added to theirs.
     pub settings: EditSettings,
     /// Whether to run every local edit a second time without composing.
     pub raw: bool,
@@ -57,9 +57,8 @@ impl Harness<'_> {
         self.suite
             .items
             .par_iter()
-            .enumerate()
-            .map(|(index, item)| {
-                let sample = self.sample(system, index, item, &gallery)?;
+            .map(|item| {
+                let sample = self.sample(system, item, &gallery)?;
                 let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 done.0 += 1;
                 let count = done.0;
@@ -87,7 +86,7 @@ impl Harness<'_> {
         names.par_iter().map(embed).collect()
     }
 
-    fn request(&self, index: usize, item: &Item) -> Result<EditRequest, RequestError> {
+    fn request(&self, item: &Item) -> Result<EditRequest, RequestError> {
         let instruction = Instruction::parse(&item.instruction).map_err(RequestError::Agent)?;
         let mut references = Vec::new();
         for name in &instruction.names {
@@ -100,7 +99,7 @@ impl Harness<'_> {
                 bytes: bytes.into(),
             });
         }
-        let seed = self.settings.seed.wrapping_add(index as u64);
+        let seed = self.settings.seed.wrapping_add(item.seed);
         let settings = EditSettings { seed, ..self.settings.clone() };
         Ok(EditRequest { instruction, references, settings })
     }
@@ -115,7 +114,6 @@ impl Harness<'_> {
     fn sample(
         &self,
         system: &dyn System,
-        index: usize,
         item: &Item,
         gallery: &BTreeMap<String, Vec<f32>>,
     ) -> Result<Sample> {
@@ -128,7 +126,7 @@ impl Harness<'_> {
             plan: String::new(),
             figures: Figures::new(),
         };
-        let request = match self.request(index, item) {
+        let request = match self.request(item) {
             Ok(request) => request,
             Err(RequestError::Suite(error)) => return Err(error),
             Err(RequestError::Agent(error)) => return Ok(failed(sample, &error)),
@@ -158,7 +156,7 @@ impl Harness<'_> {
     ) -> Result<Figures> {
         let mut figures = item::plan_figures(item, &outcome.plan);
         figures.extend(item::region_figures(item, truth, outcome));
-        let seconds: f64 = outcome.timings.iter().map(|time| time.seconds).sum();
+        let seconds: f64 = outcome.timings.iter().fold(0.0, |sum, time| sum + time.seconds);
         figures.insert("seconds".into(), seconds);
         if let Some(eyes) = self.eyes {
             let result = at_size_of(&outcome.image.to_rgb8(), &truth.target);

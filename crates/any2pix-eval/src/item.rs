@@ -65,7 +65,7 @@ pub fn plan_figures(item: &Item, plan: &PlanReport) -> Figures {
     let base = plan.base == item.base;
     let operation = same(&plan.operation, &item.operation);
     let objects = objects_match(&item.wanted, &role(plan, "add"))
-        && objects_match(item.removals(), &role(plan, "remove"));
+        && objects_match(&item.unwanted, &role(plan, "remove"));
     let mut figures = Figures::new();
     yes(&mut figures, "base_right", base);
     yes(&mut figures, "operation_right", operation);
@@ -168,7 +168,7 @@ pub fn edit_figures(
         .collect();
     let of = |concept: &'_ str, bbox: &Bounds| (concept.to_string(), bbox.frame(true_size));
     let unwanted: Vec<_> = item.unwanted.iter().map(|s| of(&s.concept, &s.bbox)).collect();
-    let rest: Vec<_> = item.rest().map(|thing| of(&thing.concept, &thing.bbox)).collect();
+    let rest: Vec<_> = item.rest.iter().map(|thing| of(&thing.concept, &thing.bbox)).collect();
     let crops: Vec<RgbImage> = wanted
         .iter()
         .map(|(_, frame)| frame)

@@ -12,6 +12,7 @@ use crate::{EvalError, Result};
 
 /// A box in pixels of the suite's pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "[u32; 4]")]
 pub struct Bounds {
     /// Left edge.
     pub x: u32,
@@ -21,6 +22,12 @@ pub struct Bounds {
     pub width: u32,
     /// Height.
     pub height: u32,
+}
+
+impl From<[u32; 4]> for Bounds {
+    fn from([x, y, width, height]: [u32; 4]) -> Self {
+        Self { x, y, width, height }
+    }
 }
 
 impl Bounds {
@@ -37,6 +44,7 @@ impl Bounds {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Thing {
     /// Its concept.
+    #[serde(rename = "name")]
     pub concept: String,
     /// Where it is.
     pub bbox: Bounds,
@@ -46,7 +54,10 @@ pub struct Thing {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Subject {
     /// Its concept.
+    #[serde(rename = "name")]
     pub concept: String,
+    /// `add` or `remove`.
+    pub role: String,
     /// `text`, `image` or `sound`.
     pub modality: String,
     /// The file that shows or sounds it.
@@ -59,8 +70,29 @@ pub struct Subject {
     pub bbox: Bounds,
 }
 
+/// A row of `suite.jsonl`.
+#[derive(Deserialize)]
+struct Row {
+    id: String,
+    kind: String,
+    operation: String,
+    instruction: String,
+    base: Option<String>,
+    target: String,
+    mask: Option<String>,
+    #[serde(default)]
+    subjects: Vec<Subject>,
+    #[serde(default)]
+    rest: Vec<Thing>,
+    place: Option<String>,
+    look: Option<String>,
+    #[serde(default)]
+    seed: u64,
+}
+
 /// One instruction with its truth.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(from = "Row")]
 pub struct Item {
     /// Names it.
     pub id: String,
@@ -71,36 +103,47 @@ pub struct Item {
     /// With references in brackets, as names of files in the suite's folder.
     pub instruction: String,
     /// The file that is edited; none when the picture is made from nothing.
-    #[serde(default)]
     pub base: Option<String>,
     /// What the result should be: a picture in the suite's folder.
     pub target: String,
     /// Where it should differ from the base: a picture in the suite's folder.
-    #[serde(default)]
     pub mask: Option<String>,
     /// Objects that shall be there.
-    #[serde(default)]
     pub wanted: Vec<Subject>,
     /// Objects that shall not.
-    #[serde(default)]
     pub unwanted: Vec<Subject>,
-    /// Everything in the target.
-    #[serde(default)]
-    pub objects_after: Vec<Thing>,
+    /// What else is in the target, and shall stay.
+    pub rest: Vec<Thing>,
     /// The word of place.
-    #[serde(default)]
     pub place: Option<String>,
     /// The look.
-    #[serde(default)]
     pub look: Option<String>,
+    /// Chooses the noise.
+    pub seed: u64,
+}
+
+impl From<Row> for Item {
+    fn from(row: Row) -> Self {
+        let (wanted, unwanted) = row.subjects.into_iter().partition(|s| s.role == "add");
+        Self {
+            id: row.id,
+            kind: row.kind,
+            operation: row.operation,
+            instruction: row.instruction,
+            base: row.base,
+            target: row.target,
+            mask: row.mask,
+            wanted,
+            unwanted,
+            rest: row.rest,
+            place: row.place,
+            look: row.look,
+            seed: row.seed,
+        }
+    }
 }
 
 impl Item {
-    /// The objects that the instruction names, each once: both ends of an adjustment are one.
-    pub fn removals(&self) -> &[Subject] {
-        if self.kind == "adjust" { &[] } else { &self.unwanted }
-    }
-
     /// What its objects are given as: `text`, `image`, `sound`, `mixed`, or `none` without
     /// objects; references that training does not know are told apart.
     pub fn modality(&self) -> String {
@@ -109,7 +152,7 @@ impl Item {
             ("text", _) | (_, "known" | "") => subject.modality.clone(),
             (modality, familiarity) => format!("{modality} {familiarity}"),
         };
-        let mut names: Vec<String> = self.wanted.iter().chain(self.removals()).map(name).collect();
+        let mut names: Vec<String> = self.wanted.iter().chain(&self.unwanted).map(name).collect();
         names.sort();
         names.dedup();
         match names.as_slice() {
@@ -117,14 +160,6 @@ impl Item {
             [one] => one.clone(),
             _ => "mixed".into(),
         }
-    }
-
-    /// What is in the target and was not asked for: it shall stay.
-    pub fn rest(&self) -> impl Iterator<Item = &Thing> {
-        let asked = |thing: &Thing| {
-            self.wanted.iter().any(|s| s.bbox == thing.bbox && s.concept == thing.concept)
-        };
-        self.objects_after.iter().filter(move |thing| !asked(thing))
     }
 }
 

@@ -62,11 +62,11 @@ fn scene(squares: &[Square]) -> RgbImage {
     picture
 }
 
-fn subject((name, x, y): Square, modality: &str) -> Value {
+fn subject((name, x, y): Square, role: &str, modality: &str) -> Value {
     let reference = (modality == "image").then(|| format!("{name}.png"));
     json!({
-        "concept": name, "modality": modality, "reference": reference, "familiarity": "known",
-        "bbox": {"x": x, "y": y, "width": 10, "height": 10},
+        "name": name, "role": role, "modality": modality, "reference": reference,
+        "familiarity": "known", "bbox": [x, y, 10, 10],
     })
 }
 
@@ -96,12 +96,12 @@ fn write_suite(root: &Path, edits: &[Edit]) -> Suite {
             these.iter().filter(|square| !those.contains(square)).copied().collect()
         };
         let wanted = only(&edit.after, &edit.before);
-        let subjects = |squares: &[Square], modality: &str| -> Vec<Value> {
-            squares.iter().map(|square| subject(*square, modality)).collect()
-        };
-        let things = |squares: &[Square]| -> Vec<Value> {
-            squares.iter().map(|square| subject(*square, "text")).collect()
-        };
+        let mut subjects: Vec<Value> =
+            wanted.iter().map(|square| subject(*square, "add", edit.modality)).collect();
+        let unwanted = only(&edit.before, &edit.after);
+        subjects.extend(unwanted.iter().map(|square| subject(*square, "remove", "text")));
+        let stays = edit.after.iter().filter(|square| !wanted.contains(square));
+        let rest: Vec<Value> = stays.map(|square| subject(*square, "", "text")).collect();
         let word = match edit.modality {
             "image" => format!("[{}.png]", wanted[0].0),
             _ => "it".into(),
@@ -111,9 +111,7 @@ fn write_suite(root: &Path, edits: &[Edit]) -> Suite {
             "instruction": format!("{} {word} in [{id}-source.png]", edit.kind),
             "base": format!("{id}-source.png"), "target": format!("{id}-target.png"),
             "mask": format!("{id}-mask.png"),
-            "wanted": subjects(&wanted, edit.modality),
-            "unwanted": subjects(&only(&edit.before, &edit.after), "text"),
-            "objects_after": things(&edit.after),
+            "subjects": subjects, "rest": rest,
             "place": (edit.kind == "add").then_some("TOP-LEFT"),
         });
         lines.push_str(&format!("{item}\n"));
@@ -202,7 +200,7 @@ impl System for Oracle {
             }
         };
         let wanted = item.wanted.iter().map(report("add"));
-        let subjects = wanted.chain(item.removals().iter().map(report("remove"))).collect();
+        let subjects = wanted.chain(item.unwanted.iter().map(report("remove"))).collect();
         Ok(outcome(target, plan(item, subjects), request))
     }
 }
@@ -246,7 +244,7 @@ fn doing_nothing_and_telling_the_truth_bound_every_figure() {
     assert!((all(&truth, "similarity") - 1.0).abs() < 1e-9);
 
     let table = report::write(&root.join("truth"), &truth, &json!({"system": "truth"})).unwrap();
-    assert!(table.contains("| replace × image | 1 | 1.00 |"), "{table}");
+    assert!(table.contains("| replace × mixed | 1 | 1.00 |"), "{table}");
     contact_sheet::write(&suite, &truth, &root.join("truth"), 40).unwrap();
     assert!(root.join("truth/contact_sheet.png").exists());
     std::fs::remove_dir_all(root).unwrap();
