@@ -12,10 +12,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut settings = EditSettings { seed: 7, ..EditSettings::default() };
     pipeline.components().index.settings.apply(&mut settings);
     // 2. an instruction, in which names stand for files
-    let bindings = Bindings {
-        images: vec![media.join("park.jpg")],
-        audios: vec![media.join("dog.ogg")],
-    };
+    let bindings =
+        Bindings { images: vec![media.join("park.jpg")], audios: vec![media.join("dog.ogg")] };
     let request = EditRequest::parse("add [audio1] to [image1]", &bindings, settings)?;
     // 3. the edit: the plan, the picture, and how it came to be
     let outcome = pipeline.edit(&request, &mut Silent)?;

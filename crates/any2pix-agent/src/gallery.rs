@@ -180,8 +180,7 @@ impl<'a> Gallery<'a> {
         embeddings: Option<Vec<Vec<f32>>>,
     ) -> Result<Self, AgentError> {
         if let Some(embeddings) = embeddings.as_ref().filter(|e| e.len() != index.items.len()) {
-            let reason =
-                format!("{} pictures, {} embeddings", index.items.len(), embeddings.len());
+            let reason = format!("{} pictures, {} embeddings", index.items.len(), embeddings.len());
             return Err(bad(Path::new(EMBEDDINGS), reason));
         }
         Ok(Self { place, index, embeddings })
@@ -213,9 +212,10 @@ impl<'a> Gallery<'a> {
 
     /// Names of things, nearest to `query` first, each once; none without embeddings.
     pub fn nearest_names(&self, query: &[f32], count: usize) -> Vec<String> {
-        let scored = self.index.items.iter().enumerate().filter_map(|(index, item)| {
-            Some((self.similarity(index, query)?, item.name.as_str()))
-        });
+        let scored =
+            self.index.items.iter().enumerate().filter_map(|(index, item)| {
+                Some((self.similarity(index, query)?, item.name.as_str()))
+            });
         let mut ranked: Vec<(f32, &str)> = scored.collect();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
         let mut names: Vec<String> = Vec::new();

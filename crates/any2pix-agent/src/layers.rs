@@ -14,9 +14,8 @@ pub(crate) fn scaled(cut: &RgbaImage, width: u32, height: u32) -> RgbaImage {
         let alpha = u32::from(pixel.0[3]);
         pixel.0[..3].iter_mut().for_each(|c| *c = ((u32::from(*c) * alpha + 127) / 255) as u8);
     }
-    let smaller = width < cut.width() || height < cut.height();
-    let filter = if smaller { imageops::Lanczos3 } else { imageops::CatmullRom };
-    let mut result = imageops::resize(&weighed, width, height, filter);
+    // A filter without overshoot: a colour may not outgrow its alpha.
+    let mut result = imageops::resize(&weighed, width, height, imageops::Triangle);
     for pixel in result.pixels_mut() {
         let alpha = u32::from(pixel.0[3]);
         if alpha > 0 {

@@ -211,9 +211,9 @@ fn outside_of_the_windows_the_source_stays_as_it_is() {
     let result = outcome.image.to_rgb8();
     let windows: Vec<_> = plan.subjects.iter().filter_map(|s| s.window).collect();
     for (x, y, pixel) in result.enumerate_pixels() {
-        let inside = windows.iter().any(|w| {
-            (w.x..w.x + w.width).contains(&x) && (w.y..w.y + w.height).contains(&y)
-        });
+        let inside = windows
+            .iter()
+            .any(|w| (w.x..w.x + w.width).contains(&x) && (w.y..w.y + w.height).contains(&y));
         assert!(inside || pixel == source.get_pixel(x, y), "{x} {y}");
     }
 }

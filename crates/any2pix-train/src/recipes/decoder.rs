@@ -136,7 +136,7 @@ impl DecoderRecipe {
         )
         .map_err(component::misfit)?;
         vae_weights.finish(&[])?;
-        let world = Arc::new(World::open(&context.data)?);
+        let world = Arc::new(World::open(&context.data).map_err(component::misfit)?);
         let (batch, shared) = (context.settings.batch, world.clone());
         let (reference, overfit) = (settings.reference, settings.overfit);
         let batches = Prefetch::new(seed, 2, 4, move |_, generator| {
@@ -332,7 +332,7 @@ impl Recipe for DecoderRecipe {
         let error = (predicted - v)?.sqr()?.broadcast_mul(&weight)?;
         let changed = to_latent_mask(&batch.changed, self.vae.spatial_factor())?;
         let inside = error.detach().mean_keepdim(1)?.broadcast_mul(&changed)?.sum_all()?;
-        let inside = (inside / changed.sum_all()?.to_scalar::<f32>()?.max(1.0).into())?;
+        let inside = (inside / f64::from(changed.sum_all()?.to_scalar::<f32>()?.max(1.0)))?;
         let loss = error.mean_all()?;
         Ok(StepLoss::new(loss, b).log("inside", f64::from(inside.to_scalar::<f32>()?)))
     }

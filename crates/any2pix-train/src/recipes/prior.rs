@@ -92,7 +92,7 @@ impl PriorRecipe {
         let vb = parameters.builder(&Device::Cpu);
         let prior = PriorTransformer::load(vb, &config).map_err(component::misfit)?;
         Ok(Self {
-            world: World::open(&context.data)?,
+            world: World::open(&context.data).map_err(component::misfit)?,
             imagebind: component::imagebind(&context.model)?,
             tokenizer: component::tokenizer(&context.model)?,
             batch: context.settings.batch,

@@ -49,7 +49,7 @@ impl VaeRecipe {
     /// Opens the world and starts the codec as principal components.
     pub fn open(context: &StageContext) -> Result<Self> {
         let settings: VaeSettings = context.settings.recipe()?;
-        let world = Arc::new(World::open(&context.data)?);
+        let world = Arc::new(World::open(&context.data).map_err(component::misfit)?);
         let config: PatchCodecConfig = component::config(&context.model, "vae")?;
         let seed = context.settings.seed;
         let parameters = Parameters::new(seed);
