@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use crate::gemm::{Dense, Matrix, Operand, Output, Size, gemm};
-use crate::level::Engine;
+use crate::level::{Engine, vectorised};
 
 /// Shapes of a convolution: `x` `(batch, height, width, inputs)`, `weight`
 /// `(outputs, inputs, kernel_height, kernel_width)`.
@@ -154,35 +154,100 @@ impl Matrix for Patches<'_> {
     }
 }
 
-/// `(outputs, inputs, taps)` → `(outputs, taps, inputs)`.
-fn taps_before_inputs(weight: &[f32], shape: &ConvShape) -> Vec<f32> {
-    let (inputs, taps) = (shape.inputs, shape.taps());
-    let mut to = vec![0.0; weight.len()];
-    let size = (inputs * taps).max(1);
-    to.par_chunks_exact_mut(size).zip(weight.par_chunks_exact(size)).with_min_len(16).for_each(
-        |(to, from)| {
-            for (tap, to) in to.chunks_exact_mut(inputs).enumerate() {
-                for (to, from) in to.iter_mut().zip(from[tap..].iter().step_by(taps)) {
-                    *to = *from;
+vectorised! {
+    /// The transpose of `from`, rows of `width`: rows of `from.len() / width`.
+    fn transpose(level: Level, from: &[f32], width: usize, to: &mut [f32]) {
+        let height = from.len() / width;
+        if width == 9 {
+            // 3×3 kernels: sixteen rows of nine at a time, so that reads and writes both stay
+            // in a few cache lines.
+            let whole = height / 16 * 16;
+            for start in (0..whole).step_by(16) {
+                let block = &from[start * 9..start * 9 + 144];
+                for tap in 0..9 {
+                    let to = &mut to[tap * height + start..tap * height + start + 16];
+                    for i in 0..16 {
+                        to[i] = block[i * 9 + tap];
+                    }
                 }
             }
-        },
-    );
+            for row in whole..height {
+                for tap in 0..9 {
+                    to[tap * height + row] = from[row * 9 + tap];
+                }
+            }
+            return;
+        }
+        for (row, from) in from.chunks_exact(width).enumerate() {
+            for (column, value) in from.iter().enumerate() {
+                to[column * height + row] = *value;
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// [`transpose`] to rows of nine.
+    fn transpose_to_nine(level: Level, from: &[f32], to: &mut [f32]) {
+        let width = from.len() / 9;
+        let whole = width / 16 * 16;
+        for start in (0..whole).step_by(16) {
+            let block = &mut to[start * 9..start * 9 + 144];
+            for tap in 0..9 {
+                let from = &from[tap * width + start..tap * width + start + 16];
+                for i in 0..16 {
+                    block[i * 9 + tap] = from[i];
+                }
+            }
+        }
+        for row in whole..width {
+            for tap in 0..9 {
+                to[row * 9 + tap] = from[tap * width + row];
+            }
+        }
+    }
+}
+
+/// `(outputs, inputs, taps)` → `(outputs, taps, inputs)`.
+fn taps_before_inputs(engine: Engine, weight: &[f32], shape: &ConvShape) -> Vec<f32> {
+    let mut to = vec![0.0; weight.len()];
+    let size = (shape.inputs * shape.taps()).max(1);
+    to.par_chunks_exact_mut(size)
+        .zip(weight.par_chunks_exact(size))
+        .with_min_len(16)
+        .for_each(|(to, from)| transpose(engine.level(), from, shape.taps(), to));
     to
 }
 
-/// `(outputs, inputs, taps)` → `(taps, outputs, inputs)`.
-fn taps_before_outputs(weight: &[f32], shape: &ConvShape) -> Vec<f32> {
-    let (inputs, outputs, taps) = (shape.inputs, shape.outputs, shape.taps());
-    let mut to = vec![0.0; weight.len()];
-    to.par_chunks_exact_mut(inputs.max(1)).with_min_len(128).enumerate().for_each(|(row, to)| {
-        let (tap, output) = (row / outputs, row % outputs);
-        let from = &weight[output * inputs * taps + tap..];
-        for (to, from) in to.iter_mut().zip(from.iter().step_by(taps)) {
-            *to = *from;
-        }
-    });
-    to
+/// `(outputs, taps, inputs)` → `(outputs, inputs, taps)`.
+fn inputs_before_taps(engine: Engine, from: &[f32], shape: &ConvShape, to: &mut [f32]) {
+    let size = (shape.inputs * shape.taps()).max(1);
+    to.par_chunks_exact_mut(size).zip(from.par_chunks_exact(size)).with_min_len(16).for_each(
+        |(to, from)| {
+            if shape.taps() == 9 {
+                transpose_to_nine(engine.level(), from, to);
+            } else {
+                transpose(engine.level(), from, shape.inputs, to);
+            }
+        },
+    );
+}
+
+/// `(taps, outputs, inputs)` of weights whose memory is `(outputs, taps, inputs)`.
+struct TapsBeforeOutputs<'a> {
+    weight: &'a [f32],
+    taps: usize,
+    outputs: usize,
+    inputs: usize,
+}
+
+impl Matrix for TapsBeforeOutputs<'_> {
+    #[inline]
+    fn row<'b>(&'b self, row: usize, column: usize, buffer: &'b mut [f32]) -> &'b [f32] {
+        let (tap, output) = (row / self.outputs, row % self.outputs);
+        let start = (output * self.taps + tap) * self.inputs + column;
+        &self.weight[start..start + buffer.len()]
+    }
 }
 
 /// `y = x ⋆ weight + bias`, `y` `(batch, h', w', outputs)`.
@@ -200,7 +265,7 @@ pub fn conv2d(
         return gemm(engine, size, x, weight, output);
     }
     let patches = Patches::of_input(x, shape);
-    let weight = taps_before_inputs(weight, shape);
+    let weight = taps_before_inputs(engine, weight, shape);
     let weight = Dense::new(&weight, size.k);
     let (patches, weight) = (Operand::rows_along_k(&patches), Operand::rows_along_k(&weight));
     gemm(engine, size, patches, weight, output);
@@ -223,8 +288,9 @@ pub fn conv2d_by_data(
         return gemm(engine, size, gradient, weight, output);
     }
     let patches = Patches::of_output(gradient, shape);
-    let weight = taps_before_outputs(weight, shape);
-    let weight = Dense::new(&weight, size.n);
+    let weight = taps_before_inputs(engine, weight, shape);
+    let (taps, outputs, inputs) = (shape.taps(), shape.outputs, shape.inputs);
+    let weight = TapsBeforeOutputs { weight: &weight, taps, outputs, inputs };
     let (patches, weight) = (Operand::rows_along_k(&patches), Operand::rows_across_k(&weight));
     gemm(engine, size, patches, weight, output);
 }
@@ -249,14 +315,7 @@ pub fn conv2d_by_weight(
     let mut sums = vec![0.0; size.m * size.n];
     let output = Output { data: &mut sums, stride: size.n, bias: None, accumulate: false };
     gemm(engine, size, gradient, Operand::rows_across_k(&patches), output);
-    let rows = by_weight.par_chunks_exact_mut(size.n).zip(sums.par_chunks_exact(size.n));
-    rows.with_min_len(16).for_each(|(to, from)| {
-        for (tap, from) in from.chunks_exact(inputs).enumerate() {
-            for (to, from) in to[tap..].iter_mut().step_by(taps).zip(from) {
-                *to = *from;
-            }
-        }
-    });
+    inputs_before_taps(engine, &sums, shape, by_weight);
 }
 
 #[cfg(test)]
