@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use crate::gemm::{Dense, Matrix, Operand, Output, Size, gemm};
+use crate::gemm::{Dense, Matrix, Operand, Output, Size, gemm, rounded_pairs};
 use crate::level::{Engine, vectorised};
 
 /// Shapes of a convolution: `x` `(batch, height, width, inputs)`, `weight`
@@ -56,56 +56,68 @@ impl ConvShape {
 
 /// The virtual matrix of patches: one row for each position of a grid, columns `(tap, channel)`.
 ///
-/// Tap `t` of grid position `p` reads the pixel `(p · step + shift ± t) / zoom`, zero if that is
+/// Tap `t` of grid position `p` reads the pixel `(p · step + shift + t) / zoom`, zero if that is
 /// no whole number or outside.
 struct Patches<'a> {
     data: &'a [f32],
+    /// `data` rounded to pairs of bfloat16, where the kernel wants them.
+    pairs: Option<Vec<u32>>,
     /// Rows, columns, channels of `data`.
     size: (usize, usize, usize),
     grid: (usize, usize),
-    kernel_width: usize,
+    kernel: (usize, usize),
     step: isize,
-    shift: isize,
-    sign: isize,
+    shift: (isize, isize),
     zoom: isize,
 }
 
 impl<'a> Patches<'a> {
     fn of_input(x: &'a [f32], shape: &ConvShape) -> Self {
+        let shift = -(shape.padding as isize);
         Self {
             data: x,
+            pairs: None,
             size: (shape.height, shape.width, shape.inputs),
             grid: shape.output_size(),
-            kernel_width: shape.kernel.1,
+            kernel: shape.kernel,
             step: shape.stride as isize,
-            shift: -(shape.padding as isize),
-            sign: 1,
+            shift: (shift, shift),
             zoom: 1,
         }
     }
 
+    /// For the gradient by data: taps run backwards, see [`FlippedTaps`].
     fn of_output(gradient: &'a [f32], shape: &ConvShape) -> Self {
         let (height, width) = shape.output_size();
+        let shift = |kernel: usize| shape.padding as isize + 1 - kernel as isize;
         Self {
             data: gradient,
+            pairs: None,
             size: (height, width, shape.outputs),
             grid: (shape.height, shape.width),
-            kernel_width: shape.kernel.1,
+            kernel: shape.kernel,
             step: 1,
-            shift: shape.padding as isize,
-            sign: -1,
+            shift: (shift(shape.kernel.0), shift(shape.kernel.1)),
             zoom: shape.stride as isize,
         }
     }
 
-    /// Start of the pixel that a tap of a row reads, if there is one.
+    /// Rounds the data once instead of once for each tap, if the engine rounds at all.
+    fn rounded(mut self, engine: Engine) -> Self {
+        if self.size.2.is_multiple_of(2) {
+            self.pairs = rounded_pairs(engine, self.data);
+        }
+        self
+    }
+
+    /// Picture, row and column where the patch of a grid position starts.
     #[inline]
-    fn pixel(&self, (batch, y, x): (usize, isize, isize), tap: usize) -> Option<usize> {
-        let (height, width, channels) = self.size;
-        let (ky, kx) = (tap / self.kernel_width, tap % self.kernel_width);
-        let y = self.unzoom(y + self.sign * ky as isize, height)?;
-        let x = self.unzoom(x + self.sign * kx as isize, width)?;
-        Some(((batch * height + y) * width + x) * channels)
+    fn origin(&self, row: usize) -> (usize, isize, isize) {
+        let (height, width) = self.grid;
+        let (y, x) = (row / width, row % width);
+        let (picture, y) = (y / height, y % height);
+        let place = |position: usize, shift: isize| position as isize * self.step + shift;
+        (picture, place(y, self.shift.0), place(x, self.shift.1))
     }
 
     #[inline]
@@ -116,41 +128,110 @@ impl<'a> Patches<'a> {
         let whole = position >= 0 && position % self.zoom == 0;
         (whole && position / self.zoom < length as isize).then_some((position / self.zoom) as usize)
     }
+
+    /// Elements `start..start + length` of a row, if they lie side by side in `data`, where a
+    /// pixel has `channels` elements.
+    #[inline]
+    fn run(&self, row: usize, start: usize, length: usize, channels: usize) -> Option<usize> {
+        let line = self.kernel.1 * channels;
+        let (ky, from) = (start / line, start % line);
+        if self.zoom != 1 || from + length > line {
+            return None;
+        }
+        let (picture, y, x) = self.origin(row);
+        let y = self.unzoom(y + ky as isize, self.size.0)?;
+        let first = x * channels as isize + from as isize;
+        let inside = first >= 0 && first as usize + length <= self.size.1 * channels;
+        inside.then(|| (picture * self.size.0 + y) * self.size.1 * channels + first as usize)
+    }
+
+    /// Copies elements of a row from `start` on; pixels of `data` have `channels` elements.
+    #[inline]
+    fn gather<T: Copy + Default>(
+        &self,
+        (data, channels): (&[T], usize),
+        row: usize,
+        start: usize,
+        to: &mut [T],
+    ) {
+        let (picture, y, x) = self.origin(row);
+        let line = self.kernel.1 * channels;
+        let (mut ky, mut from) = (start / line, start % line);
+        let mut rest = to;
+        while !rest.is_empty() {
+            let length = rest.len().min(line - from);
+            let (piece, after) = std::mem::take(&mut rest).split_at_mut(length);
+            rest = after;
+            match self.unzoom(y + ky as isize, self.size.0).filter(|_| ky < self.kernel.0) {
+                None => piece.fill(T::default()),
+                Some(y) => {
+                    let at = (picture * self.size.0 + y) * self.size.1 * channels;
+                    let pixels = &data[at..at + self.size.1 * channels];
+                    self.gather_line((pixels, channels), x, from, piece);
+                }
+            }
+            ky += 1;
+            from = 0;
+        }
+    }
+
+    /// Copies elements of the taps of one kernel row, whose first tap is at column `x`.
+    #[inline]
+    fn gather_line<T: Copy + Default>(
+        &self,
+        (pixels, channels): (&[T], usize),
+        x: isize,
+        from: usize,
+        to: &mut [T],
+    ) {
+        if self.zoom == 1 {
+            let first = x * channels as isize + from as isize;
+            let left = (-first).clamp(0, to.len() as isize) as usize;
+            let end = (pixels.len() as isize - first).clamp(left as isize, to.len() as isize);
+            let end = end as usize;
+            to[..left].fill(T::default());
+            to[end..].fill(T::default());
+            if left < end {
+                let at = (first + left as isize) as usize;
+                to[left..end].copy_from_slice(&pixels[at..at + end - left]);
+            }
+            return;
+        }
+        let (mut kx, mut channel) = (from / channels, from % channels);
+        let mut rest = to;
+        while !rest.is_empty() {
+            let length = rest.len().min(channels - channel);
+            let (piece, after) = std::mem::take(&mut rest).split_at_mut(length);
+            rest = after;
+            match self.unzoom(x + kx as isize, self.size.1) {
+                None => piece.fill(T::default()),
+                Some(x) => {
+                    let at = x * channels + channel;
+                    piece.copy_from_slice(&pixels[at..at + length]);
+                }
+            }
+            kx += 1;
+            channel = 0;
+        }
+    }
 }
 
 impl Matrix for Patches<'_> {
     #[inline]
     fn row<'b>(&'b self, row: usize, column: usize, buffer: &'b mut [f32]) -> &'b [f32] {
-        let (height, width) = self.grid;
         let channels = self.size.2;
-        let place = |position: usize| position as isize * self.step + self.shift;
-        let origin = (row / (height * width), place(row / width % height), place(row % width));
-        let (mut tap, mut channel) = (column / channels, column % channels);
-        if channel + buffer.len() <= channels {
-            return match self.pixel(origin, tap) {
-                Some(start) => &self.data[start + channel..start + channel + buffer.len()],
-                None => {
-                    buffer.fill(0.0);
-                    buffer
-                }
-            };
+        if let Some(start) = self.run(row, column, buffer.len(), channels) {
+            return &self.data[start..start + buffer.len()];
         }
-        let mut rest = &mut *buffer;
-        while !rest.is_empty() {
-            let len = rest.len().min(channels - channel);
-            let (piece, after) = rest.split_at_mut(len);
-            match self.pixel(origin, tap) {
-                Some(start) => {
-                    let start = start + channel;
-                    piece.copy_from_slice(&self.data[start..start + len]);
-                }
-                None => piece.fill(0.0),
-            }
-            rest = after;
-            tap += 1;
-            channel = 0;
-        }
+        self.gather((self.data, channels), row, column, buffer);
         buffer
+    }
+
+    #[inline]
+    fn pairs(&self, row: usize, lane: usize, to: &mut [u32]) -> bool {
+        let Some(pairs) = &self.pairs else { return false };
+        self.gather((pairs, self.size.2 / 2), row, lane, to);
+        true
     }
 }
 
@@ -233,18 +314,19 @@ fn inputs_before_taps(engine: Engine, from: &[f32], shape: &ConvShape, to: &mut 
     );
 }
 
-/// `(taps, outputs, inputs)` of weights whose memory is `(outputs, taps, inputs)`.
-struct TapsBeforeOutputs<'a> {
+/// `(taps, outputs, inputs)`, the last tap first, of weights whose memory is
+/// `(outputs, taps, inputs)`.
+struct FlippedTaps<'a> {
     weight: &'a [f32],
     taps: usize,
     outputs: usize,
     inputs: usize,
 }
 
-impl Matrix for TapsBeforeOutputs<'_> {
+impl Matrix for FlippedTaps<'_> {
     #[inline]
     fn row<'b>(&'b self, row: usize, column: usize, buffer: &'b mut [f32]) -> &'b [f32] {
-        let (tap, output) = (row / self.outputs, row % self.outputs);
+        let (tap, output) = (self.taps - 1 - row / self.outputs, row % self.outputs);
         let start = (output * self.taps + tap) * self.inputs + column;
         &self.weight[start..start + buffer.len()]
     }
@@ -264,7 +346,7 @@ pub fn conv2d(
         let (x, weight) = (Operand::rows_along_k(&x), Operand::rows_along_k(&weight));
         return gemm(engine, size, x, weight, output);
     }
-    let patches = Patches::of_input(x, shape);
+    let patches = Patches::of_input(x, shape).rounded(engine);
     let weight = taps_before_inputs(engine, weight, shape);
     let weight = Dense::new(&weight, size.k);
     let (patches, weight) = (Operand::rows_along_k(&patches), Operand::rows_along_k(&weight));
@@ -287,10 +369,10 @@ pub fn conv2d_by_data(
             (Operand::rows_along_k(&gradient), Operand::rows_across_k(&weight));
         return gemm(engine, size, gradient, weight, output);
     }
-    let patches = Patches::of_output(gradient, shape);
+    let patches = Patches::of_output(gradient, shape).rounded(engine);
     let weight = taps_before_inputs(engine, weight, shape);
     let (taps, outputs, inputs) = (shape.taps(), shape.outputs, shape.inputs);
-    let weight = TapsBeforeOutputs { weight: &weight, taps, outputs, inputs };
+    let weight = FlippedTaps { weight: &weight, taps, outputs, inputs };
     let (patches, weight) = (Operand::rows_along_k(&patches), Operand::rows_across_k(&weight));
     gemm(engine, size, patches, weight, output);
 }

@@ -36,6 +36,14 @@ pub trait Matrix: Sync {
     /// `buffer.len()` elements of `row` from `column`: a view if they lie side by side in
     /// memory, otherwise copied into `buffer`.
     fn row<'a>(&'a self, row: usize, column: usize, buffer: &'a mut [f32]) -> &'a [f32];
+
+    /// Writes pairs of bfloat16 of `row` from pair `lane` on, zeros beyond its end; false if the
+    /// matrix has none at hand.
+    #[inline]
+    fn pairs(&self, row: usize, lane: usize, to: &mut [u32]) -> bool {
+        let _ = (row, lane, to);
+        false
+    }
 }
 
 /// Rows in memory, `stride` apart.
@@ -267,6 +275,21 @@ fn for_each(parallel: bool, count: usize, work: impl Fn(usize) + Sync + Send) {
     } else {
         (0..count).for_each(work);
     }
+}
+
+/// All of `x` as pairs of bfloat16, if the engine multiplies those.
+pub(crate) fn rounded_pairs(engine: Engine, x: &[f32]) -> Option<Vec<u32>> {
+    const CHUNK: usize = 1 << 13;
+    let kernel = Kernel::of(engine);
+    if kernel.depth() != 2 {
+        return None;
+    }
+    let mut pairs = vec![0; x.len().div_ceil(2)];
+    pairs
+        .par_chunks_mut(CHUNK)
+        .zip(x.par_chunks(2 * CHUNK))
+        .for_each(|(to, from)| kernel.along(from, to));
+    Some(pairs)
 }
 
 /// Cuts `len` into pieces of at most `most`, multiples of `unit`, at least `wanted` if possible.
