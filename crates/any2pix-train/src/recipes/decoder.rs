@@ -332,9 +332,9 @@ impl Recipe for DecoderRecipe {
         let error = (predicted - v)?.sqr()?.broadcast_mul(&weight)?;
         let changed = to_latent_mask(&batch.changed, self.vae.spatial_factor())?;
         let inside = error.detach().mean_keepdim(1)?.broadcast_mul(&changed)?.sum_all()?;
-        let inside = (inside / changed.sum_all()?.to_scalar::<f32>()?.max(1.0).into())?;
+        let area = changed.sum_all()?.to_scalar::<f32>()?.max(1.0);
         let loss = error.mean_all()?;
-        Ok(StepLoss::new(loss, b).log("inside", f64::from(inside.to_scalar::<f32>()?)))
+        Ok(StepLoss::new(loss, b).log("inside", f64::from(inside.to_scalar::<f32>()? / area)))
     }
 
     fn evaluate(&mut self, generator: &mut Generator) -> Result<Vec<(String, f64)>> {
