@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::recipes::imagebind::ImageBindRecipe;
+use crate::recipes::judge::JudgeRecipe;
+use crate::recipes::locator::LocatorRecipe;
 use crate::{Recipe, Result, TrainError, TrainSettings};
 
 /// What a recipe is built from.
@@ -18,7 +21,11 @@ pub struct StageContext {
 type Open = fn(&StageContext) -> Result<Box<dyn Recipe>>;
 
 /// Every stage, in the order of a whole training.
-const STAGES: &[(&str, Open)] = &[];
+const STAGES: &[(&str, Open)] = &[
+    ("imagebind", ImageBindRecipe::open),
+    ("locator", LocatorRecipe::open),
+    ("judge", JudgeRecipe::open),
+];
 
 /// The names of the stages.
 pub fn names() -> Vec<&'static str> {
