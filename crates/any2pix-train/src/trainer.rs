@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use any2pix_nn::Generator;
+use any2pix_nn::ops::{Precision, PrecisionScope};
 use candle_core::Tensor;
 use serde_json::json;
 
@@ -152,6 +153,8 @@ impl Trainer {
 
 impl Running<'_> {
     fn go(&mut self) -> Result<Outcome> {
+        let precision = if self.settings.bf16 { Precision::Bf16 } else { Precision::F32 };
+        let _scope = PrecisionScope::new(precision);
         let steps = self.settings.steps;
         let parameters = self.recipe.parameters().count();
         let stage = self.recipe.name();
@@ -197,7 +200,7 @@ impl Running<'_> {
         let step_loss = self.recipe.loss(self.step, &mut generator)?;
         let loss = f64::from(step_loss.loss.to_scalar::<f32>()?);
         self.finite("loss", loss)?;
-        let gradients = step_loss.loss.backward()?;
+        let gradients = any2pix_nn::backward(&step_loss.loss)?;
         let learning_rate = self.settings.schedule().at(self.step);
         let gradient_norm = self.adam.step(&gradients, learning_rate)?;
         self.finite("gradient norm", gradient_norm)?;
