@@ -58,12 +58,19 @@ pub struct TrainSettings {
     /// Minutes between two checkpoints.
     #[serde(default = "defaults::checkpoint_minutes")]
     pub checkpoint_minutes: f64,
+    /// Rounds the operands of products to bfloat16 where the machine is faster at it; sums and
+    /// weights stay f32.
+    #[serde(default = "defaults::bf16")]
+    pub bf16: bool,
     /// The recipe's own numbers.
     #[serde(default)]
     pub recipe: toml::Table,
 }
 
 mod defaults {
+    pub(super) fn bf16() -> bool {
+        true
+    }
     pub(super) fn final_ratio() -> f64 {
         0.05
     }

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use crate::recipes::decoder::DecoderRecipe;
+use crate::recipes::imagebind::ImageBindRecipe;
+use crate::recipes::judge::JudgeRecipe;
+use crate::recipes::locator::LocatorRecipe;
 use crate::recipes::prior::PriorRecipe;
 use crate::recipes::vae::VaeRecipe;
 use crate::{Recipe, Result, TrainError, TrainSettings};
@@ -22,10 +25,13 @@ type Open = fn(&StageContext) -> Result<Box<dyn Recipe>>;
 
 /// Every stage, in the order of a whole training.
 const STAGES: &[(&str, Open)] = &[
-    ("vae", |context| Ok(Box::new(VaeRecipe::open(context)?))),
-    ("prior", |context| Ok(Box::new(PriorRecipe::open(context)?))),
-    ("decoder", |context| Ok(Box::new(DecoderRecipe::open(context)?))),
-    ("decoder_inversion", |context| Ok(Box::new(DecoderRecipe::open(context)?))),
+    ("imagebind", ImageBindRecipe::open),
+    ("vae", VaeRecipe::open),
+    ("prior", PriorRecipe::open),
+    ("decoder", DecoderRecipe::open),
+    ("decoder_inversion", DecoderRecipe::open),
+    ("locator", LocatorRecipe::open),
+    ("judge", JudgeRecipe::open),
 ];
 
 /// The names of the stages.

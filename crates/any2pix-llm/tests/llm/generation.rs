@@ -1,3 +1,5 @@
+//! Generation: cached equals uncached, and constrained answers have the form of a plan.
+
 use any2pix_llm::generation::{Constraint, GenerationConfig, Sampling, Unconstrained, generate};
 use any2pix_llm::grammar::{PlanConstraint, PlanGrammar};
 use any2pix_llm::llama::KvCache;

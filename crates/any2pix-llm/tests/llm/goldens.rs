@@ -1,3 +1,5 @@
+//! The planner against recorded tensors.
+
 use any2pix_llm::parity;
 use any2pix_nn::golden::GoldenCase;
 

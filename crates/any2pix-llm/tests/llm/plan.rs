@@ -1,3 +1,5 @@
+//! Answers that become plans, and answers that are refused.
+
 use any2pix_llm::plan::{EditPlan, Operation, ParsedAnswer, References, cosine, nearest};
 use any2pix_llm::{LlmError, MediaKind};
 use any2pix_nn::Generator;

@@ -1,3 +1,5 @@
+//! Words, control tokens and the chat template.
+
 use any2pix_llm::chat_template::ChatTemplate;
 use any2pix_llm::instruction::{MediaKind, Piece};
 use any2pix_llm::plan::ParsedAnswer;

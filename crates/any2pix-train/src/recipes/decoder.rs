@@ -6,10 +6,10 @@ use std::sync::Arc;
 use any2pix_diffusion::denoise::{Flow, NoisePredictor, denoise};
 use any2pix_diffusion::draft::to_latent_mask;
 use any2pix_diffusion::guidance::ClassifierFreeGuidance;
+use any2pix_diffusion::ip_adapter::AdaptedUNet;
 use any2pix_diffusion::schedulers::{DDIMScheduler, SchedulerConfig};
 use any2pix_diffusion::source_decoder::{PriorDeviations, SourceDecoder, SourceWindow};
 use any2pix_diffusion::unet::{ConditionedUNet, UNetConditions};
-use any2pix_diffusion::ip_adapter::AdaptedUNet;
 use any2pix_diffusion::{
     Autoencoder, ImageProjModelConfig, PatchCodec, UNet2DConditionModelConfig,
 };
@@ -21,6 +21,7 @@ use serde::Deserialize;
 
 use super::component;
 use super::pictures::{contact_sheet, psnr, to_pictures, to_tensor};
+use super::targets;
 use super::windows::{WINDOW, Window, window};
 use crate::playroom::World;
 use crate::playroom::splits::Split;
@@ -117,7 +118,7 @@ pub struct DecoderRecipe {
 
 impl DecoderRecipe {
     /// Opens the world, the codec and the encoder, and starts a fresh UNet.
-    pub fn open(context: &StageContext) -> Result<Self> {
+    pub fn open(context: &StageContext) -> Result<Box<dyn Recipe>> {
         let settings: DecoderSettings = context.settings.recipe()?;
         let model_dir = &context.model;
         let config: UNet2DConditionModelConfig = component::config(model_dir, &settings.unet)?;
@@ -136,7 +137,7 @@ impl DecoderRecipe {
         )
         .map_err(component::misfit)?;
         vae_weights.finish(&[])?;
-        let world = Arc::new(World::open(&context.data)?);
+        let world = Arc::new(World::open(&context.data).map_err(targets::no_world)?);
         let (batch, shared) = (context.settings.batch, world.clone());
         let (reference, overfit) = (settings.reference, settings.overfit);
         let batches = Prefetch::new(seed, 2, 4, move |_, generator| {
@@ -149,7 +150,7 @@ impl DecoderRecipe {
             });
             Batch::new(windows.collect::<Result<_>>()?)
         });
-        Ok(Self {
+        Ok(Box::new(Self {
             imagebind: component::imagebind(model_dir)?,
             alphas_cumprod: scheduler.alphas_cumprod(),
             parameters,
@@ -160,7 +161,7 @@ impl DecoderRecipe {
             vae,
             batches,
             world,
-        })
+        }))
     }
 
     fn sees_source(&self) -> bool {
@@ -196,7 +197,11 @@ impl DecoderRecipe {
             let encoded = self.imagebind.encode_images(&given)?.detach();
             let mut next = 0;
             for subject in &batch.subjects {
-                rows.push(if subject.is_some() { encoded.narrow(0, next, 1)? } else { zero.clone() });
+                rows.push(if subject.is_some() {
+                    encoded.narrow(0, next, 1)?
+                } else {
+                    zero.clone()
+                });
                 next += usize::from(subject.is_some());
             }
         } else {
@@ -237,8 +242,7 @@ impl DecoderRecipe {
         }
         let window = self.window_latents(batch)?;
         let alphas_cumprod = self.alphas_cumprod.clone();
-        let decoder =
-            SourceDecoder { unet: &self.model.unet, conditions, window, alphas_cumprod };
+        let decoder = SourceDecoder { unet: &self.model.unet, conditions, window, alphas_cumprod };
         Ok(decoder.predict_v(sample, timesteps)?)
     }
 

@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::component;
+use super::targets;
 use crate::playroom::World;
 use crate::playroom::splits::Split;
 use crate::stages::StageContext;
@@ -84,15 +85,15 @@ pub struct PriorRecipe {
 
 impl PriorRecipe {
     /// Opens the world and the encoder, and starts a fresh prior.
-    pub fn open(context: &StageContext) -> Result<Self> {
+    pub fn open(context: &StageContext) -> Result<Box<dyn Recipe>> {
         let settings: PriorSettings = context.settings.recipe()?;
         let config: PriorTransformerConfig = component::config(&context.model, "prior")?;
         let seed = context.settings.seed;
         let parameters = Parameters::new(seed);
         let vb = parameters.builder(&Device::Cpu);
         let prior = PriorTransformer::load(vb, &config).map_err(component::misfit)?;
-        Ok(Self {
-            world: World::open(&context.data)?,
+        Ok(Box::new(Self {
+            world: World::open(&context.data).map_err(targets::no_world)?,
             imagebind: component::imagebind(&context.model)?,
             tokenizer: component::tokenizer(&context.model)?,
             batch: context.settings.batch,
@@ -102,7 +103,7 @@ impl PriorRecipe {
             config,
             settings,
             seed,
-        })
+        }))
     }
 
     fn encode(&self, split: Split, count: usize, generator: &Generator) -> Result<Pool> {
