@@ -12,6 +12,7 @@ pub mod optimizer;
 pub mod prefetch;
 pub mod progress;
 pub mod recipe;
+pub mod recipes;
 pub mod run_dir;
 pub mod schedule;
 pub mod settings;

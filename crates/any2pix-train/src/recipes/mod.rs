@@ -1,0 +1,4 @@
+//! One recipe per stage of training.
+
+pub mod language;
+pub mod tokenizer;
