@@ -9,6 +9,7 @@ pub mod ema;
 pub mod error;
 pub mod export;
 pub mod optimizer;
+pub mod playroom;
 pub mod prefetch;
 pub mod progress;
 pub mod recipe;
