@@ -1,0 +1,221 @@
+//! CLIPTextModel and CLIPTextModelWithProjection: what SDXL reads its prompt with.
+
+use any2pix_nn::ops::{self, Mask};
+use any2pix_nn::{Embedding, LayerNorm, Linear};
+use candle_core::{DType, Result, Tensor};
+use candle_nn::VarBuilder;
+use serde::Deserialize;
+
+/// `config.json` of a CLIP text encoder.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct ClipTextConfig {
+    /// Token ids.
+    pub vocab_size: usize,
+    /// Width.
+    pub hidden_size: usize,
+    /// Width inside the MLP.
+    pub intermediate_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Heads.
+    pub num_attention_heads: usize,
+    /// Longest text, in tokens.
+    pub max_position_embeddings: usize,
+    /// The MLP's activation.
+    #[serde(default)]
+    pub hidden_act: Activation,
+    /// Width of `text_embeds`.
+    #[serde(default)]
+    pub projection_dim: usize,
+    /// Of the layer norms.
+    #[serde(default = "default_eps")]
+    pub layer_norm_eps: f64,
+    /// Which token is pooled; 2 stands for "the largest id", as in old configs.
+    #[serde(default = "default_eos")]
+    pub eos_token_id: u32,
+    /// Class names; one of them says whether there is a projection.
+    #[serde(default)]
+    pub architectures: Vec<String>,
+}
+
+fn default_eps() -> f64 {
+    1e-5
+}
+
+fn default_eos() -> u32 {
+    2
+}
+
+/// Old configs say 2 whatever the vocabulary's end token is.
+const LEGACY_EOS: u32 = 2;
+
+/// Activation of the MLP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `x · sigmoid(1.702 x)`.
+    #[default]
+    QuickGelu,
+    /// Exact.
+    Gelu,
+}
+
+#[derive(Clone, Debug)]
+struct Layer {
+    layer_norm1: LayerNorm,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    out_proj: Linear,
+    layer_norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    heads: usize,
+    activation: Activation,
+}
+
+impl Layer {
+    fn load(vb: VarBuilder, config: &ClipTextConfig) -> Result<Self> {
+        let (dim, eps) = (config.hidden_size, config.layer_norm_eps);
+        let attention = vb.pp("self_attn");
+        let square = |name: &str| Linear::load(attention.pp(name), dim, dim);
+        Ok(Self {
+            layer_norm1: LayerNorm::load(vb.pp("layer_norm1"), dim, eps)?,
+            q_proj: square("q_proj")?,
+            k_proj: square("k_proj")?,
+            v_proj: square("v_proj")?,
+            out_proj: square("out_proj")?,
+            layer_norm2: LayerNorm::load(vb.pp("layer_norm2"), dim, eps)?,
+            fc1: Linear::load(vb.pp("mlp.fc1"), dim, config.intermediate_size)?,
+            fc2: Linear::load(vb.pp("mlp.fc2"), config.intermediate_size, dim)?,
+            heads: config.num_attention_heads,
+            activation: config.hidden_act,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let h = self.layer_norm1.forward(x)?;
+        let (q, k, v) =
+            (self.q_proj.forward(&h)?, self.k_proj.forward(&h)?, self.v_proj.forward(&h)?);
+        let scale = 1.0 / ((x.dim(2)? / self.heads) as f64).sqrt();
+        let mixed = ops::attention(&q, &k, &v, self.heads, self.heads, scale, Mask::Causal)?;
+        let x = (x + self.out_proj.forward(&mixed)?)?;
+        let h = self.fc1.forward(&self.layer_norm2.forward(&x)?)?;
+        let h = match self.activation {
+            Activation::QuickGelu => ops::quick_gelu(&h)?,
+            Activation::Gelu => ops::gelu(&h)?,
+        };
+        &x + self.fc2.forward(&h)?
+    }
+}
+
+/// What a text encoder gives.
+#[derive(Clone, Debug)]
+pub struct ClipTextOutput {
+    /// `(b, n, hidden)` each: the embeddings, then after every layer; before the final norm.
+    pub hidden_states: Vec<Tensor>,
+    /// `(b, n, hidden)`: the last of them after the final norm.
+    pub last_hidden_state: Tensor,
+    /// `(b, hidden)`: the same at the end-of-text token.
+    pub pooler_output: Tensor,
+    /// `(b, projection_dim)`: projected, when the model has a projection.
+    pub text_embeds: Option<Tensor>,
+}
+
+impl ClipTextOutput {
+    /// What SDXL conditions on: the hidden state before the last layer.
+    pub fn penultimate(&self) -> Result<&Tensor> {
+        match self.hidden_states.len().checked_sub(2).and_then(|i| self.hidden_states.get(i)) {
+            Some(tensor) => Ok(tensor),
+            None => candle_core::bail!("a text encoder without layers has no penultimate state"),
+        }
+    }
+}
+
+/// A CLIP text encoder, with a projection or without.
+#[derive(Clone, Debug)]
+pub struct ClipTextModel {
+    token_embedding: Embedding,
+    position_embedding: Embedding,
+    layers: Vec<Layer>,
+    final_layer_norm: LayerNorm,
+    text_projection: Option<Linear>,
+    eos_token_id: u32,
+}
+
+impl ClipTextModel {
+    /// Builds what `architectures` names.
+    pub fn load(vb: VarBuilder, config: &ClipTextConfig) -> Result<Self> {
+        let (dim, model) = (config.hidden_size, vb.pp("text_model"));
+        let embeddings = model.pp("embeddings");
+        let projected = config.architectures.iter().any(|a| a == "CLIPTextModelWithProjection");
+        let text_projection = if projected {
+            let projection = vb.pp("text_projection");
+            Some(Linear::load_no_bias(projection, dim, config.projection_dim)?)
+        } else {
+            None
+        };
+        Ok(Self {
+            token_embedding: Embedding::load(
+                embeddings.pp("token_embedding"),
+                config.vocab_size,
+                dim,
+            )?,
+            position_embedding: Embedding::load(
+                embeddings.pp("position_embedding"),
+                config.max_position_embeddings,
+                dim,
+            )?,
+            layers: (0..config.num_hidden_layers)
+                .map(|i| Layer::load(model.pp(format!("encoder.layers.{i}")), config))
+                .collect::<Result<_>>()?,
+            final_layer_norm: LayerNorm::load(
+                model.pp("final_layer_norm"),
+                dim,
+                config.layer_norm_eps,
+            )?,
+            text_projection,
+            eos_token_id: config.eos_token_id,
+        })
+    }
+
+    /// # Shapes
+    /// `ids` `(b, n)`, u32 or i64.
+    pub fn forward(&self, ids: &Tensor) -> Result<ClipTextOutput> {
+        let (batch, length) = ids.dims2()?;
+        let positions = self.position_embedding.weight().narrow(0, 0, length)?;
+        let mut x = self.token_embedding.forward(ids)?.broadcast_add(&positions)?;
+        let mut hidden_states = vec![x.clone()];
+        for layer in &self.layers {
+            x = layer.forward(&x)?;
+            hidden_states.push(x.clone());
+        }
+        let last_hidden_state = self.final_layer_norm.forward(&x)?;
+        let flat = last_hidden_state.reshape((batch * length, ()))?;
+        let pooler_output = flat.index_select(&self.ends(ids)?, 0)?;
+        let text_embeds = match &self.text_projection {
+            Some(projection) => Some(projection.forward(&pooler_output)?),
+            None => None,
+        };
+        Ok(ClipTextOutput { hidden_states, last_hidden_state, pooler_output, text_embeds })
+    }
+
+    /// Where each row's end-of-text token stands in the flattened rows; the first position of a
+    /// row without one.
+    fn ends(&self, ids: &Tensor) -> Result<Tensor> {
+        let rows = ids.to_dtype(DType::U32)?.to_vec2::<u32>()?;
+        let ends: Vec<u32> = rows
+            .iter()
+            .enumerate()
+            .map(|(i, row)| {
+                let wanted = match self.eos_token_id {
+                    LEGACY_EOS => row.iter().copied().max().unwrap_or(0),
+                    id => id,
+                };
+                let at = row.iter().position(|&id| id == wanted).unwrap_or(0);
+                (i * row.len() + at) as u32
+            })
+            .collect();
+        Tensor::new(ends, ids.device())
+    }
+}

@@ -1,0 +1,106 @@
+//! `ObjectClassifier`: which concept a crop shows, or nothing; trained apart from what it judges.
+
+use any2pix_nn::layers::Conv2dConfig;
+use any2pix_nn::{Conv2d, GroupNorm, Linear};
+use candle_core::Result;
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+
+use crate::convnet::{Stage, StageConfig, pixels, space_to_depth};
+use crate::resize::{Filter, resize};
+
+/// Sizes of an [`ObjectClassifier`] and the names of its classes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JudgeConfig {
+    /// Side of the crop, pixels.
+    pub sample_size: usize,
+    /// Pixels per cell and axis at the first stage.
+    pub patch_size: usize,
+    /// Channels of the stages; each halves the resolution of the one before.
+    pub block_out_channels: Vec<usize>,
+    /// Blocks of a stage.
+    pub layers_per_block: usize,
+    /// Names of the concepts, in the order of the logits; "nothing" follows them.
+    pub concepts: Vec<String>,
+}
+
+/// A small residual network.
+#[derive(Clone, Debug)]
+pub struct ObjectClassifier {
+    conv_in: Conv2d,
+    stages: Vec<Stage>,
+    norm_out: GroupNorm,
+    head: Linear,
+    config: JudgeConfig,
+}
+
+impl ObjectClassifier {
+    /// Builds the model.
+    pub fn load(vb: VarBuilder, config: &JudgeConfig) -> Result<Self> {
+        let channels = &config.block_out_channels;
+        let (Some(&first), Some(&last)) = (channels.first(), channels.last()) else {
+            candle_core::bail!("block_out_channels must name at least one stage");
+        };
+        let stem = 3 * config.patch_size * config.patch_size;
+        let mut stages = Vec::new();
+        for (i, &out_channels) in channels.iter().enumerate() {
+            let stage = StageConfig {
+                in_channels: if i == 0 { first } else { channels[i - 1] },
+                out_channels,
+                blocks: config.layers_per_block,
+                condition: 0,
+                down: i > 0,
+            };
+            stages.push(Stage::load(vb.pp(format!("down_blocks.{i}")), stage)?);
+        }
+        Ok(Self {
+            conv_in: Conv2d::load(vb.pp("conv_in"), stem, first, Conv2dConfig::K3)?,
+            stages,
+            norm_out: GroupNorm::load(vb.pp("norm_out"), 8, last, 1e-5)?,
+            head: Linear::load(vb.pp("head"), last, config.concepts.len() + 1)?,
+            config: config.clone(),
+        })
+    }
+
+    /// The sizes it was built with.
+    pub fn config(&self) -> &JudgeConfig {
+        &self.config
+    }
+
+    /// The class that stands for "none of the concepts".
+    pub fn nothing(&self) -> usize {
+        self.config.concepts.len()
+    }
+
+    /// # Shapes
+    /// `(b, 3, sample_size, sample_size)` in ±1 → `(b, concepts + 1)` logits.
+    pub fn forward(&self, crops: &Tensor) -> Result<Tensor> {
+        let mut x = self.conv_in.forward(&space_to_depth(crops, self.config.patch_size)?)?;
+        for stage in &self.stages {
+            x = stage.forward(&x, None)?;
+        }
+        let features = self.norm_out.forward_silu(&x)?;
+        let (b, h, w, c) = features.dims4()?;
+        self.head.forward(&features.reshape((b, h * w, c))?.mean(1)?)
+    }
+
+    /// Probabilities for crops of any size.
+    ///
+    /// # Shapes
+    /// `n` crops → `(n, concepts + 1)`.
+    pub fn classify(&self, crops: &[RgbImage]) -> Result<Tensor> {
+        let side = self.config.sample_size as u32;
+        let inputs = crops
+            .iter()
+            .map(|crop| pixels(&resize(crop, (side, side), Filter::Bicubic)))
+            .collect::<Result<Vec<Tensor>>>()?;
+        if inputs.is_empty() {
+            let shape = (0, self.nothing() + 1);
+            return Tensor::zeros(shape, candle_core::DType::F32, &candle_core::Device::Cpu);
+        }
+        any2pix_nn::ops::softmax(&self.forward(&Tensor::stack(&inputs, 0)?)?)
+    }
+}
