@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{Recipe, Result, TrainError, TrainSettings};
+use crate::{Recipe, Result, TrainError, TrainSettings, recipes};
 
 /// What a recipe is built from.
 #[derive(Clone, Debug)]
@@ -18,7 +18,12 @@ pub struct StageContext {
 type Open = fn(&StageContext) -> Result<Box<dyn Recipe>>;
 
 /// Every stage, in the order of a whole training.
-const STAGES: &[(&str, Open)] = &[];
+const STAGES: &[(&str, Open)] = &[
+    ("rehearse", recipes::rehearse::open),
+    ("align", recipes::align::open),
+    ("generate", recipes::generate::open),
+    ("instruct", recipes::instruct::open),
+];
 
 /// The names of the stages.
 pub fn names() -> Vec<&'static str> {

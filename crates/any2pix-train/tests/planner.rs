@@ -138,12 +138,9 @@ fn padding_does_not_change_the_loss() {
         let batch = frame.batch(&examples[i..=i]).unwrap();
         LanguageLoss::of(&language.model, &batch).unwrap()
     };
-    let together =
-        LanguageLoss::of(&language.model, &frame.batch(&examples).unwrap()).unwrap();
+    let together = LanguageLoss::of(&language.model, &frame.batch(&examples).unwrap()).unwrap();
     // Both have three slots, so the mean over slots is the mean of the two.
-    let value = |loss: &LanguageLoss| {
-        loss.embedding.as_ref().unwrap().to_scalar::<f32>().unwrap()
-    };
+    let value = |loss: &LanguageLoss| loss.embedding.as_ref().unwrap().to_scalar::<f32>().unwrap();
     let mean = (value(&alone(0)) + value(&alone(1))) / 2.0;
     assert!((value(&together) - mean).abs() < 1e-5);
 }

@@ -1,3 +1,5 @@
+//! Decoding: cached, constrained, sampled.
+
 use any2pix_llm::generation::{Constraint, GenerationConfig, Sampling, Unconstrained, generate};
 use any2pix_llm::grammar::{PlanConstraint, PlanGrammar};
 use any2pix_llm::llama::KvCache;

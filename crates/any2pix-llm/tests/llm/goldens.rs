@@ -1,3 +1,5 @@
+//! The recorded outputs of the official implementation.
+
 use any2pix_llm::parity;
 use any2pix_nn::golden::GoldenCase;
 

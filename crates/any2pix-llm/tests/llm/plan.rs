@@ -1,3 +1,5 @@
+//! Answers taken apart and made into plans.
+
 use any2pix_llm::plan::{EditPlan, Operation, ParsedAnswer, References, cosine, nearest};
 use any2pix_llm::{LlmError, MediaKind};
 use any2pix_nn::Generator;

@@ -1,3 +1,5 @@
+//! Ids, text, and the wall between a user's words and control tokens.
+
 use any2pix_llm::chat_template::ChatTemplate;
 use any2pix_llm::instruction::{MediaKind, Piece};
 use any2pix_llm::plan::ParsedAnswer;

@@ -11,7 +11,7 @@ use crate::playroom::splits::Split;
 use crate::stages::StageContext;
 use crate::{Recipe, Result};
 
-const DESCRIBE: &str = include_str!("../../../../prompts/playroom/describe.txt");
+pub(super) const DESCRIBE: &str = include_str!("../../../../prompts/playroom/describe.txt");
 
 /// The recipe of the stage.
 pub fn open(context: &StageContext) -> Result<Box<dyn Recipe>> {
@@ -32,7 +32,8 @@ fn subject(sample: &Sample, generator: &mut Generator) -> (Option<usize>, MediaK
         .collect();
     match generator.choose(&things) {
         Some((index, kind, concept)) if generator.chance(0.7) => {
-            let thing = sample.wanted.iter().chain(&sample.unwanted).any(|o| o.concept == **concept);
+            let thing =
+                sample.wanted.iter().chain(&sample.unwanted).any(|o| o.concept == **concept);
             let caption = if thing { with_article(concept) } else { (*concept).clone() };
             (Some(*index), *kind, caption)
         }

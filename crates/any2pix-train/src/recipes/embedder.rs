@@ -8,9 +8,10 @@ use any2pix_encoders::image::{ImageLimits, composite};
 use any2pix_encoders::{ImageBindConfig, ImageBindModel, imagebind};
 use any2pix_llm::Embedding;
 use any2pix_nn::Checkpoint;
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use image::{RgbImage, RgbaImage};
 
+use super::codes::Codes;
 use crate::playroom::World;
 use crate::playroom::sample::{Media, Sample};
 use crate::playroom::splits::Split;
@@ -30,9 +31,14 @@ pub struct Embedded {
     pub target: Embedding,
 }
 
+enum Eyes {
+    ImageBind(Box<ImageBindModel>),
+    StandIns(Codes),
+}
+
 /// Frozen towers, and what each concept looks like on average.
 pub struct Embedder {
-    imagebind: ImageBindModel,
+    eyes: Eyes,
     prototypes: BTreeMap<String, Embedding>,
 }
 
@@ -57,27 +63,25 @@ impl Embedder {
         let weights = Checkpoint::open(folder.join("model.safetensors"))?;
         let imagebind = ImageBindModel::load(weights.builder(DType::F32, &Device::Cpu), &config)?;
         weights.finish(imagebind::IGNORED)?;
-        let mut embedder = Self { imagebind, prototypes: BTreeMap::new() };
+        let mut prototypes = BTreeMap::new();
         for concept in world.concepts() {
             let sprites = world.sprites(concept, Split::Train);
             let pictures: Vec<RgbImage> =
                 sprites.iter().take(PROTOTYPE_SPRITES).map(|s| flat(&s.picture)).collect();
-            if let Some(mean) = mean(&embedder.pictures(&pictures)?) {
-                embedder.prototypes.insert(concept.to_string(), mean);
+            if let Some(mean) = mean(&imagebind.encode_images(&pictures)?.to_vec2()?) {
+                prototypes.insert(concept.to_string(), mean);
             }
         }
-        Ok(embedder)
+        Ok(Self { eyes: Eyes::ImageBind(Box::new(imagebind)), prototypes })
     }
 
-    /// Embeddings of pictures.
-    pub fn pictures(&self, pictures: &[RgbImage]) -> Result<Vec<Embedding>> {
-        Ok(self.imagebind.encode_images(pictures)?.to_vec2()?)
-    }
-
-    /// Embeddings of 16 kHz sounds.
-    pub fn sounds(&self, sounds: &[&[f32]]) -> Result<Vec<Embedding>> {
-        let sounds: Vec<Waveform> = sounds.iter().map(|samples| waveform(samples)).collect();
-        Ok(self.imagebind.encode_audio(&sounds)?.to_vec2()?)
+    /// Stand-ins of `width` dimensions.
+    pub fn stand_ins(width: usize, world: &World) -> Self {
+        let names = world.concepts();
+        let codes = Codes::new(width, &names);
+        let prototypes =
+            names.iter().map(|name| (name.to_string(), codes.direction(name))).collect();
+        Self { eyes: Eyes::StandIns(codes), prototypes }
     }
 
     /// What a concept of training looks like on average.
@@ -85,32 +89,39 @@ impl Embedder {
         self.prototypes.get(concept)
     }
 
-    /// References and targets of all samples, each kind of medium in one pass.
+    /// References and targets of all samples.
     pub fn embed(&self, samples: &[Sample]) -> Result<Vec<Embedded>> {
-        let (mut pictures, mut sounds) = (Vec::new(), Vec::new());
-        for sample in samples {
-            pictures.push(sample.target.clone());
-            for medium in &sample.media {
-                match medium {
-                    Media::Image { picture, .. } => pictures.push(flat(picture)),
-                    Media::Audio { samples, .. } => sounds.push(samples.as_slice()),
-                }
+        match &self.eyes {
+            Eyes::ImageBind(imagebind) => embed(imagebind, samples),
+            Eyes::StandIns(codes) => Ok(samples.iter().map(|s| codes.embed(s)).collect()),
+        }
+    }
+}
+
+/// Each kind of medium in one pass.
+fn embed(imagebind: &ImageBindModel, samples: &[Sample]) -> Result<Vec<Embedded>> {
+    let (mut pictures, mut sounds) = (Vec::new(), Vec::new());
+    for sample in samples {
+        pictures.push(sample.target.clone());
+        for medium in &sample.media {
+            match medium {
+                Media::Image { picture, .. } => pictures.push(flat(picture)),
+                Media::Audio { samples, .. } => sounds.push(waveform(samples)),
             }
         }
-        let mut pictures = self.pictures(&pictures)?.into_iter();
-        let mut sounds = self.sounds(&sounds)?.into_iter();
-        samples
-            .iter()
-            .map(|sample| {
-                let target = pictures.next().unwrap_or_default();
-                let media = sample.media.iter().map(|medium| match medium {
-                    Media::Image { .. } => pictures.next().unwrap_or_default(),
-                    Media::Audio { .. } => sounds.next().unwrap_or_default(),
-                });
-                Ok(Embedded { media: media.collect(), target })
-            })
-            .collect()
     }
+    let rows = |tensor: Tensor| tensor.to_vec2::<f32>();
+    let mut pictures = rows(imagebind.encode_images(&pictures)?)?.into_iter();
+    let mut sounds = rows(imagebind.encode_audio(&sounds)?)?.into_iter();
+    let embedded = samples.iter().map(|sample| {
+        let target = pictures.next().unwrap_or_default();
+        let media = sample.media.iter().map(|medium| match medium {
+            Media::Image { .. } => pictures.next().unwrap_or_default(),
+            Media::Audio { .. } => sounds.next().unwrap_or_default(),
+        });
+        Embedded { media: media.collect(), target }
+    });
+    Ok(embedded.collect())
 }
 
 fn mean(embeddings: &[Embedding]) -> Option<Embedding> {

@@ -11,7 +11,7 @@ use crate::playroom::splits::Split;
 use crate::stages::StageContext;
 use crate::{Recipe, Result};
 
-const GENERATE: &str = include_str!("../../../../prompts/playroom/generate_caption.txt");
+pub(super) const GENERATE: &str = include_str!("../../../../prompts/playroom/generate_caption.txt");
 
 /// The recipe of the stage.
 pub fn open(context: &StageContext) -> Result<Box<dyn Recipe>> {

@@ -6,7 +6,7 @@ use any2pix_nn::Generator;
 use super::embedder::Embedded;
 use super::language::{AnswerPart, Example};
 use super::plan_score;
-use super::planner_stage::{PlannerStage, Source};
+use super::planner_stage::{Examine, PlannerStage, Source};
 use super::unknown;
 use crate::playroom::sample::{
     AnswerPiece, Kind, Media, Modality, ObjectSlot, Piece as Said, Sample, SlotTarget,
@@ -17,7 +17,7 @@ use crate::{Recipe, Result};
 
 /// The recipe of the stage.
 pub fn open(context: &StageContext) -> Result<Box<dyn Recipe>> {
-    let examine = Some(plan_score::examine as super::planner_stage::Examine);
+    let examine = Some(plan_score::examine as Examine);
     Ok(Box::new(PlannerStage::open("instruct", context, examples, examine)?))
 }
 
@@ -65,13 +65,13 @@ pub(super) fn told(source: &Source, sample: &Sample, embedded: &Embedded) -> Exa
 
 /// A space before free values makes their pieces those that the user's words have, which makes
 /// copying a word a matter of copying its pieces.
-fn spaced(text: &str) -> String {
+pub(super) fn spaced(text: &str) -> String {
     ["additions:", "removals:", "look:"]
         .iter()
         .fold(text.to_string(), |text, key| text.replace(key, &format!("{key} ")))
 }
 
-fn examples(
+pub(super) fn examples(
     source: &Source,
     split: Split,
     count: usize,

@@ -201,9 +201,7 @@ impl LanguageLoss {
         };
         let inputs_embeds = model.inputs_embeds(&ids, &batch.media_at, media.as_ref())?;
         let hidden_states = model.llama.hidden_states(&inputs_embeds)?.flatten_to(1)?;
-        let at = |places: &[u32]| {
-            hidden_states.index_select(&Tensor::new(places, &device)?, 0)
-        };
+        let at = |places: &[u32]| hidden_states.index_select(&Tensor::new(places, &device)?, 0);
         let logits = model.llama.logits(&at(&batch.states)?)?;
         let tokens = Tensor::new(batch.tokens.as_slice(), &device)?;
         let likeliest = logits.detach().argmax(1)?.eq(&tokens)?;
@@ -286,6 +284,11 @@ impl LanguageModel {
         let vb = parameters.builder(&Device::Cpu);
         let model = InstructAny2PixForCausalLM::load(vb, &llama)?;
         Ok(Self { model, parameters, config, llama, planner, tokenizer_json })
+    }
+
+    /// Width of an embedding.
+    pub fn embedding_width(&self) -> usize {
+        self.llama.mm_hidden_size
     }
 
     /// How examples become ids.

@@ -61,9 +61,8 @@ fn judge(plan: &EditPlan, sample: &Sample) -> Verdict {
 fn group(sample: &Sample) -> &'static str {
     let slots = || sample.wanted.iter().chain(&sample.unwanted);
     let any = |modality| slots().any(|slot| slot.modality == modality);
-    let fresh = |modality| {
-        slots().any(|s| s.modality == modality && s.familiarity != Familiarity::Known)
-    };
+    let fresh =
+        |modality| slots().any(|s| s.modality == modality && s.familiarity != Familiarity::Known);
     if slots().next().is_none() {
         "whole"
     } else if fresh(Modality::Sound) {
@@ -120,7 +119,8 @@ pub(super) fn examine(
                     format!("{mark} {said}\n    {}", plan.text)
                 }
                 Err(refusal) => {
-                    let nothing = Verdict { base: false, operation: false, objects: false, place: false };
+                    let nothing =
+                        Verdict { base: false, operation: false, objects: false, place: false };
                     record(&mut tally, sample, nothing);
                     format!("BAD {said}\n    {refusal}")
                 }

@@ -22,6 +22,9 @@ pub(super) struct StageSettings {
     /// Begin with the weights of the stage before.
     #[serde(default)]
     go_on: bool,
+    /// Stand-ins take the place of the encoder's embeddings.
+    #[serde(default)]
+    stand_ins: bool,
     /// What the regression of embeddings weighs beside the cross entropy.
     #[serde(default = "one")]
     embedding_weight: f64,
@@ -63,8 +66,7 @@ pub(super) struct Source {
 }
 
 /// Examples of a split.
-pub(super) type MakeExamples =
-    fn(&Source, Split, usize, &mut Generator) -> Result<Vec<Example>>;
+pub(super) type MakeExamples = fn(&Source, Split, usize, &mut Generator) -> Result<Vec<Example>>;
 
 /// What a stage reports beside the loss on held-out examples, and what it shows.
 pub(super) type Examine = fn(&Source, &Planner, &mut Generator) -> Result<Examined>;
@@ -101,7 +103,11 @@ impl PlannerStage {
             what: e.to_string(),
             hint: any2pix_nn::Hint::hints(&e).join("; "),
         })?;
-        let embedder = Embedder::open(&context.model, &world)?;
+        let embedder = if settings.stand_ins {
+            Embedder::stand_ins(language.embedding_width(), &world)
+        } else {
+            Embedder::open(&context.model, &world)?
+        };
         let source = Arc::new(Source { world, embedder, settings });
         let batches = prefetch(name, context, &frame, &source, make);
         Ok(Self { name, language, frame, source, batches, make, examine })
@@ -155,8 +161,7 @@ impl Recipe for PlannerStage {
         let rounds = self.source.settings.evaluate_samples.div_ceil(SCORED_AT_ONCE).clamp(1, 5);
         let (mut text, mut right, mut cosine) = (0.0, 0.0, 0.0);
         for _ in 0..rounds {
-            let examples =
-                (self.make)(&self.source, Split::HeldOut, SCORED_AT_ONCE, generator)?;
+            let examples = (self.make)(&self.source, Split::HeldOut, SCORED_AT_ONCE, generator)?;
             let loss = LanguageLoss::of(&self.language.model, &self.frame.batch(&examples)?)?;
             text += f64::from(loss.text.to_scalar::<f32>()?) / rounds as f64;
             right += loss.right / rounds as f64;

@@ -1,8 +1,10 @@
 //! The Playroom tokenizer: BPE with byte fallback over what planner and text tower read.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use any2pix_llm::ControlTokens;
+use any2pix_nn::Generator;
 use serde_json::{Value, json};
 use tokenizers::Trainer;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
@@ -11,8 +13,15 @@ use tokenizers::{
     PreTokenizedString, PreTokenizer, PreTokenizerWrapper,
 };
 
-use crate::{Result, TrainError};
+use super::instruct::spaced;
+use super::{align, generate, unknown};
+use crate::playroom::World;
+use crate::{Result, TrainError, export};
 
+/// Texts that the Playroom is asked for.
+const TEXTS: usize = 30_000;
+/// Tokens in all. The text tower's table has one row more, for the end of a text.
+const SIZE: usize = 1791;
 /// Tokens before all others.
 const FIRST: [&str; 3] = ["<unk>", "<s>", "</s>"];
 /// A piece must occur so often.
@@ -52,6 +61,38 @@ fn words(
     pre_tokenizer.pre_tokenize(&mut cut)?;
     let splits = cut.get_splits(OffsetReferential::Original, OffsetType::Byte);
     Ok(splits.into_iter().map(|(word, _, _)| word.to_string()).collect())
+}
+
+/// What planner and text tower read: the Playroom's instructions, captions and answers, without
+/// control tokens and references, and the frame around them.
+fn corpus(world: &World) -> Vec<String> {
+    let mut texts = world.text_corpus(&mut Generator::new(1).fork("tokenizer"), TEXTS);
+    for text in &mut texts {
+        for token in ControlTokens::ADDED {
+            *text = text.replace(token, " ");
+        }
+        for number in 1..=9 {
+            *text = text.replace(&format!("[{number}]"), " ");
+        }
+        *text = spaced(text);
+    }
+    let frames = align::DESCRIBE.lines().chain(generate::GENERATE.lines());
+    texts.extend(frames.map(|line| line.replace("{x}", " ")));
+    texts.extend(unknown::familiar().map(|name| format!(" {name}")));
+    texts.extend(["USER: add", " ASSISTANT: Absolutely, its,"].map(String::from));
+    texts
+}
+
+/// Writes `llm/tokenizer.json` of the model directory `model` from the Playroom in `data`.
+pub fn write(data: &Path, model: &Path) -> Result<()> {
+    let world = World::open(data).map_err(|e| TrainError::Data {
+        what: e.to_string(),
+        hint: any2pix_nn::Hint::hints(&e).join("; "),
+    })?;
+    let json = train(&corpus(&world), SIZE)?;
+    let folder = model.join("llm");
+    std::fs::create_dir_all(&folder).map_err(TrainError::io(&folder))?;
+    export::write_whole(&folder.join("tokenizer.json"), &json)
 }
 
 /// Trains on `texts` and returns a `tokenizer.json` of at most `size` tokens; the same texts
@@ -157,8 +198,12 @@ mod tests {
         let tokenizer = Tokenizer::from_json(&train(&corpus(), 400).unwrap(), None).unwrap();
         assert!(tokenizer.vocab_size() <= 400);
         assert_eq!(tokenizer.encode_text(" guitar").unwrap().len(), 1);
-        assert_eq!(tokenizer.encode_text(" Guitar").unwrap(), tokenizer.encode_text(" guitar").unwrap());
-        for text in ["a zither, ünïcode 你好 👩‍👩‍👧 <0x41>", "add a dog:dog. top-left 12"] {
+        assert_eq!(
+            tokenizer.encode_text(" Guitar").unwrap(),
+            tokenizer.encode_text(" guitar").unwrap()
+        );
+        for text in ["a zither, ünïcode 你好 👩‍👩‍👧 <0x41>", "add a dog:dog. top-left 12"]
+        {
             let ids = tokenizer.encode_text(text).unwrap();
             assert_eq!(tokenizer.decode(&ids), text);
         }

@@ -28,6 +28,12 @@ pub(super) fn name(split: Split, generator: &mut Generator) -> String {
     generator.choose(&things).map_or_else(|| invented(generator), ToString::to_string)
 }
 
+/// The names that training may see.
+pub(super) fn familiar() -> impl Iterator<Item = &'static str> {
+    let kept = |i: usize| i.is_multiple_of(HELD_OUT_EVERY);
+    THINGS.lines().enumerate().filter(move |(i, _)| !kept(*i)).map(|(_, name)| name)
+}
+
 fn invented(generator: &mut Generator) -> String {
     const STARTS: &[&str] = &[
         "b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z",
@@ -58,7 +64,12 @@ fn replaceable(sample: &Sample) -> Option<&ObjectSlot> {
 pub(super) fn retell(sample: &Sample, example: &Example, thing: &str) -> Option<Example> {
     let slot = replaceable(sample)?;
     let replace = |text: &str, known: &str| {
-        text.replace(&with_article(known), &with_article(thing)).replace(known, thing)
+        let (known_one, one) = (with_article(known), with_article(thing));
+        if text.contains(&known_one) {
+            text.replace(&known_one, &one)
+        } else {
+            text.replace(known, thing)
+        }
     };
     let instruction = example.instruction.iter().map(|piece| match piece {
         Piece::Text(text) => Piece::Text(replace(text, &slot.name)),
