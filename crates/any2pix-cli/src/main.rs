@@ -39,6 +39,7 @@ struct Common {
 }
 
 fn main() -> ExitCode {
+    any2pix_nn::prepare_process();
     diagnostics::quiet_panics();
     let cli = Cli::parse();
     let printer = Printer::new(cli.common.json, cli.common.quiet);

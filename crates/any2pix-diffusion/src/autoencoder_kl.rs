@@ -106,7 +106,7 @@ impl AttentionBlock {
         let (k, v) = (self.to_k.forward(&hidden)?, self.to_v.forward(&hidden)?);
         let scale = 1.0 / (c as f64).sqrt();
         let attended = ops::attention(&q, &k, &v, 1, 1, scale, ops::Mask::None)?;
-        self.to_out.forward(&attended)?.reshape((b, h, w, c))? + x
+        ops::add(&self.to_out.forward(&attended)?.reshape((b, h, w, c))?, x)
     }
 }
 

@@ -82,9 +82,9 @@ impl Block {
         let (q, k, v) = (part(0)?, part(1)?, part(2)?);
         let mask = ops::Mask::Causal;
         let attended = ops::attention(&q, &k, &v, self.heads, self.heads, scale, mask)?;
-        let x = (x + self.attn_c_proj.forward(&attended)?)?;
+        let x = ops::add(x, &self.attn_c_proj.forward(&attended)?)?;
         let fed = self.c_fc.forward(&self.ln_2.forward(&x)?)?;
-        &x + self.mlp_c_proj.forward(&ops::gelu_tanh(&fed)?)?
+        ops::add(&x, &self.mlp_c_proj.forward(&ops::gelu_tanh(&fed)?)?)
     }
 }
 

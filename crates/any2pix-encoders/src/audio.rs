@@ -176,8 +176,7 @@ fn audible(
     mut waveform: Waveform,
     limits: &AudioLimits,
 ) -> Result<Waveform, MediaError> {
-    let inaudible =
-        |reason: String| Err(MediaError::Inaudible { path: name.to_string(), reason });
+    let inaudible = |reason: String| Err(MediaError::Inaudible { path: name.to_string(), reason });
     if waveform.frames() == 0 {
         return inaudible("it holds no audio samples".to_string());
     }

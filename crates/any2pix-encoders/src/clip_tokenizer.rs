@@ -16,6 +16,8 @@ use crate::error::EncoderError;
 const MERGES: &str = include_str!("../../../models/clip/merges.txt");
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
+/// The first byte of the vocabulary.
+const EXCLAMATION: u32 = 0;
 const PATTERN: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 /// Text → ids of a fixed number.
@@ -32,7 +34,10 @@ pub struct ClipTokenizer {
 pub enum Padding {
     /// The end token again: SD 1.5 and the first encoder of SDXL.
     End,
-    /// Id 0: the second encoder of SDXL (`!`), and ImageBind.
+    /// `!`, id 0, which thereby becomes a token of its own in the text too: the second encoder
+    /// of SDXL.
+    Exclamation,
+    /// Plain zeros: ImageBind.
     Zero,
 }
 
@@ -86,7 +91,8 @@ impl ClipTokenizer {
             .build()
             .map_err(failed)?;
         let mut tokenizer = Tokenizer::new(bpe);
-        tokenizer.with_normalizer(Some(Sequence::new(vec![NormalizerWrapper::NFC(NFC)])));
+        let normalizer = Sequence::new(vec![NormalizerWrapper::NFC(NFC)]);
+        tokenizer.with_normalizer(Some(normalizer)).map_err(failed)?;
         let words = SplitPattern::Regex(PATTERN.to_string());
         let split = Split::new(words, SplitDelimiterBehavior::Removed, true).map_err(failed)?;
         tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![
@@ -105,11 +111,20 @@ impl ClipTokenizer {
     /// The ids of `text`: start, words, end, padding; a longer text is cut before its end token.
     pub fn encode(&self, text: &str, padding: Padding) -> Result<Vec<u32>, EncoderError> {
         let cleaned = clean(text);
-        let encoding = self.tokenizer.encode_fast(cleaned, false).map_err(failed)?;
         let mut ids = vec![self.start];
-        ids.extend(encoding.get_ids().iter().take(self.context.saturating_sub(2)));
+        let parts: Vec<&str> = match padding {
+            Padding::Exclamation => cleaned.split('!').collect(),
+            _ => vec![&cleaned],
+        };
+        for (i, part) in parts.into_iter().enumerate() {
+            if i > 0 {
+                ids.push(EXCLAMATION);
+            }
+            ids.extend(self.tokenizer.encode_fast(part, false).map_err(failed)?.get_ids());
+        }
+        ids.truncate(self.context.saturating_sub(1));
         ids.push(self.end);
-        let pad = if padding == Padding::End { self.end } else { 0 };
+        let pad = if padding == Padding::End { self.end } else { EXCLAMATION };
         ids.resize(self.context, pad);
         Ok(ids)
     }
@@ -169,6 +184,9 @@ mod tests {
 
     #[test]
     fn curly_quotes_and_full_width_letters_read_as_plain_ones() {
-        assert_eq!(clean("It\u{2019}s\u{3000}\u{ff21}  \u{fb01}ne &amp; dandy"), "it's a fine & dandy");
+        assert_eq!(
+            clean("It\u{2019}s\u{3000}\u{ff21}  \u{fb01}ne &amp; dandy"),
+            "it's a fine & dandy"
+        );
     }
 }

@@ -140,7 +140,5 @@ pub(crate) fn space_to_depth(pictures: &Tensor, factor: usize) -> Result<Tensor>
 pub fn pixels(picture: &image::RgbImage) -> Result<Tensor> {
     let (w, h) = (picture.width() as usize, picture.height() as usize);
     let values: Vec<f32> = picture.as_raw().iter().map(|&v| f32::from(v) / 127.5 - 1.0).collect();
-    Tensor::from_vec(values, (h, w, 3), &candle_core::Device::Cpu)?
-        .permute((2, 0, 1))?
-        .contiguous()
+    Tensor::from_vec(values, (h, w, 3), &candle_core::Device::Cpu)?.permute((2, 0, 1))?.contiguous()
 }

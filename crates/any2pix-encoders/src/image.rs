@@ -266,11 +266,7 @@ fn refusal(name: &str, label: &str, limits: &ImageLimits, error: &ImageError) ->
 
 /// Decoders put line breaks and control characters of the file into their messages.
 pub(crate) fn one_line(error: &dyn std::error::Error) -> String {
-    let text: String = error
-        .to_string()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(200)
-        .collect();
+    let text: String =
+        error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
     text.trim().to_string()
 }

@@ -234,7 +234,7 @@ impl LocatorOutput {
         let side = self.mask_logits.dim(1)?;
         let one = |t: &Tensor| t.narrow(0, index, 1)?.squeeze(0)?.to_dtype(DType::F32);
         let probabilities = ops::softmax(&one(&self.centre_logits)?.unsqueeze(0)?)?;
-        let probabilities = probabilities.flatten_all()?.to_vec1::<f32>()?;
+        let probabilities = &probabilities.flatten_all()?.to_vec1::<f32>()?;
         // A centre on the border of two cells splits its probability: look at 3×3 sums.
         let around = |cell: usize| -> f32 {
             let (row, column) = (cell / side, cell % side);

@@ -30,7 +30,10 @@ pub fn run(case: &GoldenCase) -> Option<Result<Outputs, EncoderError>> {
     }
 }
 
-fn config<T: DeserializeOwned>(case: &GoldenCase, component: &'static str) -> Result<T, EncoderError> {
+fn config<T: DeserializeOwned>(
+    case: &GoldenCase,
+    component: &'static str,
+) -> Result<T, EncoderError> {
     serde_json::from_value(case.config.clone())
         .map_err(|e| EncoderError::Config { component, reason: e.to_string() })
 }
@@ -112,14 +115,12 @@ fn imagebind_tokens(case: &GoldenCase) -> Result<Outputs, EncoderError> {
 fn clip_tokens(case: &GoldenCase) -> Result<Outputs, EncoderError> {
     let path = case.dir.join("prompts.json");
     let bytes = std::fs::read(&path).map_err(|source| EncoderError::Unreadable { path, source })?;
-    let value: Value = serde_json::from_slice(&bytes).map_err(|e| EncoderError::Config {
-        component: "prompts.json",
-        reason: e.to_string(),
-    })?;
+    let value: Value = serde_json::from_slice(&bytes)
+        .map_err(|e| EncoderError::Config { component: "prompts.json", reason: e.to_string() })?;
     let prompts = texts(&value, "prompts")?;
     let tokenizer = ClipTokenizer::open(case.dir.join("merges.txt"), 77)?;
     let mut outputs = Outputs::new();
-    for (name, padding) in [("pad_eos", Padding::End), ("pad_excl", Padding::Zero)] {
+    for (name, padding) in [("pad_eos", Padding::End), ("pad_excl", Padding::Exclamation)] {
         let rows = token_rows(&tokenizer, &prompts, padding)?;
         outputs.insert(format!("{name}_fast"), rows.clone());
         outputs.insert(name.to_string(), rows);

@@ -48,8 +48,8 @@ impl Kernel {
         let last = ((centre + reach).ceil() as i64).min(width + from as i64 - 1);
         let taps = (first..=last)
             .map(|i| {
-                let t = ((i as f64 / from as f64 - offset) * base)
-                    .clamp(-LOWPASS_WIDTH, LOWPASS_WIDTH);
+                let t =
+                    ((i as f64 / from as f64 - offset) * base).clamp(-LOWPASS_WIDTH, LOWPASS_WIDTH);
                 let window = (t * std::f64::consts::PI / LOWPASS_WIDTH / 2.0).cos().powi(2);
                 let angle = t * std::f64::consts::PI;
                 let sinc = if angle == 0.0 { 1.0 } else { angle.sin() / angle };

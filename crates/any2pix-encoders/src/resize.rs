@@ -181,12 +181,10 @@ fn crop(picture: &RgbImage, x: u32, y: u32, size: (u32, u32)) -> RgbImage {
 /// The shorter side becomes `side`, the longer `int(side · long / short)`.
 pub fn resize_short_side(picture: &RgbImage, side: u32, filter: Filter) -> RgbImage {
     let (width, height) = picture.dimensions();
-    let long = |long: u32, short: u32| (u64::from(side) * u64::from(long) / u64::from(short)) as u32;
-    let size = if width <= height {
-        (side, long(height, width))
-    } else {
-        (long(width, height), side)
-    };
+    let long =
+        |long: u32, short: u32| (u64::from(side) * u64::from(long) / u64::from(short)) as u32;
+    let size =
+        if width <= height { (side, long(height, width)) } else { (long(width, height), side) };
     resize(picture, size, filter)
 }
 
@@ -195,10 +193,8 @@ pub fn resize_short_side(picture: &RgbImage, side: u32, filter: Filter) -> RgbIm
 /// [`base_image`] then resizes once more.
 pub fn resize_and_crop(picture: &RgbImage, size: (u32, u32)) -> RgbImage {
     let (width, height) = picture.dimensions();
-    let (wanted, have) = (
-        u64::from(size.0) * u64::from(height),
-        u64::from(width) * u64::from(size.1),
-    );
+    let (wanted, have) =
+        (u64::from(size.0) * u64::from(height), u64::from(width) * u64::from(size.1));
     let edges = |long: u32, short: u32| {
         let edge = |twice: u32| (f64::from(twice) / 2.0).round_ties_even() as u32;
         (edge(long.saturating_sub(short)), edge(long + short))

@@ -3,6 +3,8 @@
 //! All three are matrix products; the matrix of patches is virtual: its rows are read from the
 //! activations as panels are packed, so it never exists as a whole.
 
+use rayon::prelude::*;
+
 use crate::gemm::{Dense, Matrix, Operand, Output, Size, gemm};
 use crate::level::Engine;
 
@@ -157,13 +159,15 @@ fn taps_before_inputs(weight: &[f32], shape: &ConvShape) -> Vec<f32> {
     let (inputs, taps) = (shape.inputs, shape.taps());
     let mut to = vec![0.0; weight.len()];
     let size = (inputs * taps).max(1);
-    for (to, from) in to.chunks_exact_mut(size).zip(weight.chunks_exact(size)) {
-        for (tap, to) in to.chunks_exact_mut(inputs).enumerate() {
-            for (to, from) in to.iter_mut().zip(from[tap..].iter().step_by(taps)) {
-                *to = *from;
+    to.par_chunks_exact_mut(size).zip(weight.par_chunks_exact(size)).with_min_len(16).for_each(
+        |(to, from)| {
+            for (tap, to) in to.chunks_exact_mut(inputs).enumerate() {
+                for (to, from) in to.iter_mut().zip(from[tap..].iter().step_by(taps)) {
+                    *to = *from;
+                }
             }
-        }
-    }
+        },
+    );
     to
 }
 
@@ -171,15 +175,13 @@ fn taps_before_inputs(weight: &[f32], shape: &ConvShape) -> Vec<f32> {
 fn taps_before_outputs(weight: &[f32], shape: &ConvShape) -> Vec<f32> {
     let (inputs, outputs, taps) = (shape.inputs, shape.outputs, shape.taps());
     let mut to = vec![0.0; weight.len()];
-    for output in 0..outputs {
-        let from = &weight[output * inputs * taps..(output + 1) * inputs * taps];
-        for tap in 0..taps {
-            let at = (tap * outputs + output) * inputs;
-            for (to, from) in to[at..at + inputs].iter_mut().zip(from[tap..].iter().step_by(taps)) {
-                *to = *from;
-            }
+    to.par_chunks_exact_mut(inputs.max(1)).with_min_len(128).enumerate().for_each(|(row, to)| {
+        let (tap, output) = (row / outputs, row % outputs);
+        let from = &weight[output * inputs * taps + tap..];
+        for (to, from) in to.iter_mut().zip(from.iter().step_by(taps)) {
+            *to = *from;
         }
-    }
+    });
     to
 }
 
@@ -247,13 +249,14 @@ pub fn conv2d_by_weight(
     let mut sums = vec![0.0; size.m * size.n];
     let output = Output { data: &mut sums, stride: size.n, bias: None, accumulate: false };
     gemm(engine, size, gradient, Operand::rows_across_k(&patches), output);
-    for (to, from) in by_weight.chunks_exact_mut(size.n).zip(sums.chunks_exact(size.n)) {
+    let rows = by_weight.par_chunks_exact_mut(size.n).zip(sums.par_chunks_exact(size.n));
+    rows.with_min_len(16).for_each(|(to, from)| {
         for (tap, from) in from.chunks_exact(inputs).enumerate() {
             for (to, from) in to[tap..].iter_mut().step_by(taps).zip(from) {
                 *to = *from;
             }
         }
-    }
+    });
 }
 
 #[cfg(test)]

@@ -13,7 +13,9 @@ pub mod level;
 mod math;
 pub mod norm;
 pub mod optimizer;
+pub mod process;
 mod reduce;
+pub mod rotary;
 mod scratch;
 #[cfg(test)]
 mod testing;

@@ -2,7 +2,7 @@
 
 use any2pix_nn::ops::{self, Mask};
 use any2pix_nn::{Embedding, Linear, RmsNorm};
-use candle_core::{D, DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::config::LlamaConfig;
@@ -50,7 +50,6 @@ impl KvCache {
 struct RotaryEmbedding {
     cos: Tensor,
     sin: Tensor,
-    head_dim: usize,
 }
 
 impl RotaryEmbedding {
@@ -65,8 +64,8 @@ impl RotaryEmbedding {
             .collect();
         let angles: Vec<f32> =
             (0..positions).flat_map(|p| inv_freq.iter().map(move |f| p as f32 * f)).collect();
-        let angles = Tensor::from_vec(angles, (positions, 1, half), device)?;
-        Ok(Self { cos: angles.cos()?, sin: angles.sin()?, head_dim: config.head_dim() })
+        let angles = Tensor::from_vec(angles, (positions, half), device)?;
+        Ok(Self { cos: angles.cos()?, sin: angles.sin()? })
     }
 
     /// Turns each head's pairs `(i, i + d/2)` by the angle of its position.
@@ -74,20 +73,8 @@ impl RotaryEmbedding {
     /// # Shapes
     /// `(b, n, heads·d)` → the same.
     fn apply(&self, x: &Tensor, offset: usize) -> Result<Tensor> {
-        let (b, n, width) = x.dims3()?;
-        let (d, half) = (self.head_dim, self.head_dim / 2);
-        let heads = x.reshape((b, n, width / d, d))?;
-        let (first, second) = (heads.narrow(3, 0, half)?, heads.narrow(3, half, half)?);
-        let cos = self.cos.narrow(0, offset, n)?.to_dtype(x.dtype())?;
-        let sin = self.sin.narrow(0, offset, n)?.to_dtype(x.dtype())?;
-        let turned = Tensor::cat(
-            &[
-                (first.broadcast_mul(&cos)? - second.broadcast_mul(&sin)?)?,
-                (second.broadcast_mul(&cos)? + first.broadcast_mul(&sin)?)?,
-            ],
-            D::Minus1,
-        )?;
-        turned.reshape((b, n, width))
+        let n = x.dim(1)?;
+        ops::rotary(x, &self.cos.narrow(0, offset, n)?, &self.sin.narrow(0, offset, n)?)
     }
 }
 
@@ -183,13 +170,10 @@ impl LlamaDecoderLayer {
         offset: usize,
         extend: impl FnOnce(Tensor, Tensor) -> Result<(Tensor, Tensor)>,
     ) -> Result<Tensor> {
-        let x = (x + self.self_attn.forward(
-            &self.input_layernorm.forward(x)?,
-            rotary,
-            offset,
-            extend,
-        )?)?;
-        &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x)?)?
+        let attended =
+            self.self_attn.forward(&self.input_layernorm.forward(x)?, rotary, offset, extend)?;
+        let x = ops::add(x, &attended)?;
+        ops::add(&x, &self.mlp.forward(&self.post_attention_layernorm.forward(&x)?)?)
     }
 }
 

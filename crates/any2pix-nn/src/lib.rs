@@ -17,4 +17,7 @@ pub use checkpoint::{Checkpoint, CheckpointError};
 pub use error::Hint;
 pub use generator::Generator;
 pub use layers::{Conv2d, Embedding, GroupNorm, LayerNorm, Linear, RmsNorm};
+pub use ops::backward;
 pub use parameters::Parameters;
+
+pub use any2pix_kernels::process::prepare as prepare_process;

@@ -197,7 +197,7 @@ impl Running<'_> {
         let step_loss = self.recipe.loss(self.step, &mut generator)?;
         let loss = f64::from(step_loss.loss.to_scalar::<f32>()?);
         self.finite("loss", loss)?;
-        let gradients = step_loss.loss.backward()?;
+        let gradients = any2pix_nn::backward(&step_loss.loss)?;
         let learning_rate = self.settings.schedule().at(self.step);
         let gradient_norm = self.adam.step(&gradients, learning_rate)?;
         self.finite("gradient norm", gradient_norm)?;

@@ -1,6 +1,7 @@
 //! One module a command: `Args` for clap and `run(args, &Printer) -> Result<Exit, Failure>`.
 
 mod completions;
+mod data;
 mod doctor;
 mod train;
 
@@ -16,6 +17,8 @@ pub(crate) enum Command {
     Doctor(doctor::Args),
     /// Train one stage of the embedded model, or all of them in order.
     Train(train::Args),
+    /// Build a data set from its declared sources.
+    Data(data::Args),
     /// Print a completion script for a shell.
     Completions(completions::Args),
 }
@@ -26,6 +29,7 @@ impl Command {
         match self {
             Self::Doctor(args) => doctor::run(&args, printer),
             Self::Train(args) => train::run(&args, printer),
+            Self::Data(args) => data::run(&args, printer),
             Self::Completions(args) => completions::run(&args, printer),
         }
     }

@@ -59,13 +59,12 @@ impl ResnetBlock2D {
     pub fn forward(&self, hidden_states: &Tensor, temb: Option<&Tensor>) -> Result<Tensor> {
         let mut hidden = self.conv1.forward(&self.norm1.forward_silu(hidden_states)?)?;
         if let (Some(projection), Some(temb)) = (&self.time_emb_proj, temb) {
-            let temb = projection.forward(temb)?.unsqueeze(1)?.unsqueeze(1)?; // (b, 1, 1, out)
-            hidden = hidden.broadcast_add(&temb)?;
+            hidden = ops::add_to_each_position(&hidden, &projection.forward(temb)?)?;
         }
         let hidden = self.conv2.forward(&self.norm2.forward_silu(&hidden)?)?;
         match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(hidden_states)? + hidden,
-            None => hidden_states + hidden,
+            Some(shortcut) => ops::add(&shortcut.forward(hidden_states)?, &hidden),
+            None => ops::add(hidden_states, &hidden),
         }
     }
 }

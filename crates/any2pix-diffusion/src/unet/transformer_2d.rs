@@ -139,11 +139,11 @@ impl BasicTransformerBlock {
 
     fn forward(&self, hidden_states: &Tensor, context: &Context) -> Result<Tensor> {
         let attended = self.attn1.forward(&self.norm1.forward(hidden_states)?, None)?;
-        let hidden_states = (hidden_states + attended)?;
+        let hidden_states = ops::add(hidden_states, &attended)?;
         let attended = self.attn2.forward(&self.norm2.forward(&hidden_states)?, Some(context))?;
-        let hidden_states = (hidden_states + attended)?;
+        let hidden_states = ops::add(&hidden_states, &attended)?;
         let fed = self.ff.forward(&self.norm3.forward(&hidden_states)?)?;
-        hidden_states + fed
+        ops::add(&hidden_states, &fed)
     }
 }
 
@@ -231,6 +231,6 @@ impl Transformer2DModel {
         for block in &self.transformer_blocks {
             hidden = block.forward(&hidden, context)?;
         }
-        self.proj_out.forward(&hidden.reshape((b, h, w, c))?)? + hidden_states
+        ops::add(&self.proj_out.forward(&hidden.reshape((b, h, w, c))?)?, hidden_states)
     }
 }

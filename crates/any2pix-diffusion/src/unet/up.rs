@@ -1,5 +1,6 @@
 //! `UpBlock2D` and `CrossAttnUpBlock2D`: one class, with or without attentions.
 
+use any2pix_nn::ops;
 use any2pix_nn::tap::tap;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -78,7 +79,7 @@ impl UpBlock2D {
             let Some(skip) = skips.pop() else {
                 candle_core::bail!("the UNet's down path left too few skip connections")
             };
-            hidden = resnet.forward(&Tensor::cat(&[&hidden, &skip], 3)?, Some(temb))?;
+            hidden = resnet.forward(&ops::concat_channels(&hidden, &skip)?, Some(temb))?;
             if let Some(attention) = self.attentions.get(i) {
                 hidden = attention.forward(&hidden, context)?;
             }

@@ -175,8 +175,7 @@ impl ImageBindModel {
     /// `n` sounds of any rate and length → `(n, out_embed_dim)`, each row `embedding_norm` long.
     pub fn encode_audio(&self, sounds: &[Waveform]) -> Result<Tensor> {
         let transform = self.config.audio_transform();
-        let inputs =
-            sounds.iter().map(|s| transform.apply(s)).collect::<Result<Vec<Tensor>>>()?;
+        let inputs = sounds.iter().map(|s| transform.apply(s)).collect::<Result<Vec<Tensor>>>()?;
         if inputs.is_empty() {
             return self.nothing();
         }

@@ -27,7 +27,9 @@ impl VisionTower {
         let dim = config.vision_embed_dim;
         let [frames, patch, width] = config.kernel_size;
         if patch != width || frames != config.video_frames {
-            candle_core::bail!("kernel_size must be [video_frames, p, p], not {frames}x{patch}x{width}");
+            candle_core::bail!(
+                "kernel_size must be [video_frames, p, p], not {frames}x{patch}x{width}"
+            );
         }
         let pre = vb.pp("modality_preprocessors.vision");
         let small = Init::Randn { mean: 0.0, stdev: 0.02 };

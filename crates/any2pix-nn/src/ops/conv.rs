@@ -3,6 +3,7 @@
 use any2pix_kernels::{ConvShape, Engine, conv2d_by_data, conv2d_by_weight};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
+use super::gradients::deliver;
 use super::linear::by_bias;
 use super::{cpu, precision};
 
@@ -73,7 +74,7 @@ impl ConvOp {
                 conv2d_by_data(self.engine, &self.shape, (gradient, weight), by_x);
             })
         })?;
-        Ok(Some(by_x))
+        deliver(x, by_x)
     }
 
     fn by_weight(&self, x: &Tensor, weight: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
@@ -85,7 +86,7 @@ impl ConvOp {
                 conv2d_by_weight(self.engine, &self.shape, (gradient, x), by_weight);
             })
         })?;
-        Ok(Some(by_weight))
+        deliver(weight, by_weight)
     }
 }
 

@@ -3,6 +3,7 @@
 use any2pix_kernels::{Dense, Engine, Operand, Output, Size, gemm, sum_rows};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
+use super::gradients::deliver;
 use super::{cpu, precision};
 
 /// `x · weightᵀ + bias`.
@@ -68,7 +69,7 @@ impl LinearOp {
                 gemm(self.engine, Size { m, n: k, k: n }, gradient, weight, output);
             })
         })?;
-        Ok(Some(by_x))
+        deliver(x, by_x)
     }
 
     fn by_weight(&self, x: &Tensor, weight: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
@@ -85,7 +86,7 @@ impl LinearOp {
                 gemm(self.engine, Size { m: n, n: k, k: m }, gradient, x, output);
             })
         })?;
-        Ok(Some(by_weight))
+        deliver(weight, by_weight)
     }
 }
 
@@ -97,7 +98,7 @@ pub(super) fn by_bias(engine: Engine, bias: &Tensor, gradient: &Tensor) -> Resul
     let by_bias = cpu::try_tensor(bias.shape(), |by_bias| {
         cpu::with_slice(gradient, |gradient| sum_rows(engine, gradient, by_bias))
     })?;
-    Ok(Some(by_bias))
+    deliver(bias, by_bias)
 }
 
 impl CustomOp2 for LinearOp {

@@ -6,17 +6,21 @@ mod activation;
 mod attention;
 mod conv;
 mod cpu;
+mod gradients;
 mod linear;
 mod norm;
 mod precision;
+mod rotary;
 mod shape;
 
 pub use activation::{geglu, gelu, gelu_tanh, quick_gelu, silu, softmax, swiglu};
 pub use attention::{Mask, attention};
 pub use conv::conv2d;
+pub use gradients::backward;
 pub use linear::linear;
 pub use norm::{group_norm, layer_norm, rms_norm};
 pub use precision::{PrecisionScope, precision, set_precision};
+pub use rotary::rotary;
 pub use shape::{add, add_to_each_position, concat_channels, upsample_nearest2x};
 
 pub use any2pix_kernels::{Level, Precision};

@@ -8,6 +8,7 @@ use any2pix_kernels::norm::{
 };
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 
+use super::gradients::deliver;
 use super::{cpu, precision, silu};
 
 /// Normalises each of `groups` groups of channels over all positions, then scales and shifts
@@ -51,10 +52,12 @@ struct GroupNormOp {
     statistics: OnceLock<GroupStatistics>,
 }
 
-/// Gradients of weight and bias for those that want one.
+/// A gradient, if the tensor wants one.
 fn wanted(tensor: &Tensor, values: Vec<f32>) -> Result<Option<Tensor>> {
-    let wanted = tensor.track_op();
-    wanted.then(|| Tensor::from_vec(values, tensor.shape(), tensor.device())).transpose()
+    if !tensor.track_op() {
+        return Ok(None);
+    }
+    deliver(tensor, Tensor::from_vec(values, tensor.shape(), tensor.device())?)
 }
 
 impl CustomOp3 for GroupNormOp {

@@ -17,7 +17,13 @@ fn check_gradient(shapes: &[&[usize]], op: impl Fn(&[Tensor]) -> Result<Tensor>)
     let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let weight = generator.randn(op(&tensors).unwrap().shape().clone(), &device).unwrap();
     let loss = |tensors: &[Tensor]| (op(tensors).unwrap() * &weight).unwrap().sum_all().unwrap();
-    let grads = loss(&tensors).backward().unwrap();
+    let grads = backward(&loss(&tensors)).unwrap();
+    let plain = loss(&tensors).backward().unwrap();
+    for var in &vars {
+        let difference = (grads.get(var).unwrap() - plain.get(var).unwrap()).unwrap();
+        let worst = difference.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(worst < 1e-6, "with and without the store: {worst}");
+    }
     for (i, var) in vars.iter().enumerate() {
         let grad = grads.get(var).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let values = var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -91,6 +97,13 @@ fn attention_has_its_gradient() {
 }
 
 #[test]
+fn rotary_has_its_gradient() {
+    let angles = Generator::new(5).randn((5, 2), &Device::Cpu).unwrap();
+    let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
+    check_gradient(&[&[2, 5, 12]], |t| rotary(&t[0], &cos, &sin));
+}
+
+#[test]
 fn changes_of_shape_have_their_gradients() {
     check_gradient(&[&[2, 3, 2, 5]], |t| upsample_nearest2x(&t[0]));
     check_gradient(&[&[2, 3, 5], &[2, 3, 5]], |t| add(&t[0], &t[1]));
@@ -127,7 +140,19 @@ fn kernels_agree_with_candle() {
     agree(&[tensor(&[2, 7, 12]), tensor(&[2, 9, 6]), tensor(&[2, 9, 6])], &|t| {
         attention(&t[0], &t[1], &t[2], 4, 2, 0.5, Mask::Causal)
     });
+    agree(&[tensor(&[2, 7, 12]), tensor(&[7, 3]), tensor(&[7, 3])], &|t| {
+        rotary(&t[0], &t[1], &t[2])
+    });
     for op in [silu, gelu, gelu_tanh, softmax, geglu, upsample_nearest2x] {
         agree(std::slice::from_ref(&x), &|t| op(&t[0]));
     }
+}
+
+#[test]
+fn a_weight_that_is_used_twice_gets_both_gradients() {
+    check_gradient(&[&[2, 4, 4], &[4, 4], &[4]], |t| {
+        let y = linear(&t[0], &t[1], Some(&t[2]))?;
+        // The second use also goes through an operation of candle's.
+        linear(&y, &t[1], Some(&t[2]))?.broadcast_mul(&t[2])
+    });
 }

@@ -19,12 +19,10 @@ use super::sample::{
 use super::scene::{BBox, PLAIN_LIGHT, Placed, SCENE_SIDE, Scene, View, fitted};
 use super::splits::Split;
 use super::world::{BackgroundEntry, ConceptEntry, World};
-use super::{catalogue::Habitat, raster};
+use super::{catalogue::Habitat, quality, raster};
 
 /// How often each kind is drawn when none is asked for, in the order of [`Kind::ALL`].
 const WEIGHTS: [usize; 10] = [24, 18, 18, 12, 6, 4, 6, 3, 7, 2];
-/// Quality of a cleanly rendered scene.
-pub(super) const CLEAN: f32 = 7.0;
 
 /// One edit of `split`.
 pub(super) fn sample(
@@ -394,7 +392,7 @@ impl<'a> Composer<'a> {
             unwanted: self.unwanted,
             place: self.place,
             look: self.look,
-            aesthetic: CLEAN,
+            aesthetic: quality::CLEAN,
             recipe,
         };
         order_media(&mut sample);

@@ -15,7 +15,8 @@ fn check(folder: &str) -> usize {
         let outputs = parity::run(&case)
             .unwrap_or_else(|| panic!("{}: no runner", dir.display()))
             .unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
-        for Row { name, max_abs, reference_max, passes, note, .. } in case.compare(&outputs).unwrap()
+        for Row { name, max_abs, reference_max, passes, note, .. } in
+            case.compare(&outputs).unwrap()
         {
             if !passes {
                 let case = &case.meta.case;

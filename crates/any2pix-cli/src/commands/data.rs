@@ -1,0 +1,59 @@
+//! `any2pix data RECIPE --out DIR`: data sets from their declared sources.
+
+use std::path::PathBuf;
+
+use any2pix_train::playroom::{self, PlayroomError, World, gallery, suite};
+
+use crate::diagnostics::{Exit, Failure};
+use crate::printer::Printer;
+
+/// Build a data set from its declared sources.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which data set.
+    recipe: Recipe,
+    /// Where to put it; what is there already is used.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How many held-out edits the evaluation suite has; 0 for none.
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    suite: usize,
+    /// Also write the cut-outs that may be shipped to this folder.
+    #[arg(long, value_name = "DIR")]
+    gallery: Option<PathBuf>,
+}
+
+/// Data sets.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Recipe {
+    /// The small world of things and sounds that the embedded model is trained on.
+    Playroom,
+}
+
+pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
+    match args.recipe {
+        Recipe::Playroom => playroom(args, printer).map_err(failure),
+    }
+}
+
+fn playroom(args: &Args, printer: &Printer) -> playroom::Result<Exit> {
+    playroom::prepare(&args.out, &mut |what| printer.note(what))?;
+    if let Some(dir) = &args.gallery {
+        let count = gallery::write(&args.out, dir)?;
+        printer.note(&format!("{count} cut-outs in {}", dir.display()));
+    }
+    if args.suite > 0 {
+        let dir = args.out.join("suite");
+        suite::write(&World::open(&args.out)?, &dir, args.suite)?;
+        printer.note(&format!("{} held-out edits in {}", args.suite, dir.display()));
+    }
+    Ok(Exit::Done)
+}
+
+fn failure(error: PlayroomError) -> Failure {
+    let exit = match &error {
+        PlayroomError::Io { .. } => Exit::Storage,
+        _ => Exit::Refused,
+    };
+    Failure::of(exit, &error)
+}
