@@ -1,4 +1,4 @@
-//! The report: `samples.jsonl`, `results.json`, a Markdown table by operation and modality.
+//! The report: `samples.jsonl`, `results.json`, a Markdown table by kind and modality.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,7 +32,7 @@ pub struct Sample {
     /// The item.
     pub id: String,
     /// add, remove, replace, …
-    pub operation: String,
+    pub kind: String,
     /// What its objects are given as.
     pub modality: String,
     /// The instruction as it was run.
@@ -50,7 +50,7 @@ pub struct Sample {
 /// The estimates of one slice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Slice {
-    /// `all`, an operation, a modality, or `operation × modality`.
+    /// `all`, a kind, a modality, or `kind × modality`.
     pub name: String,
     /// Items in it.
     pub count: usize,
@@ -71,13 +71,13 @@ fn slice<'a>(name: String, samples: impl Iterator<Item = &'a Sample>) -> Slice {
     Slice { name, count, figures: values.into_iter().filter_map(estimate).collect() }
 }
 
-/// All items, then by operation, by modality, and by both.
+/// All items, then by kind, by modality, and by both.
 pub fn slices(samples: &[Sample]) -> Vec<Slice> {
     let mut all = vec![slice("all".into(), samples.iter())];
     let keys: [fn(&Sample) -> String; 3] = [
-        |sample| sample.operation.clone(),
+        |sample| sample.kind.clone(),
         |sample| sample.modality.clone(),
-        |sample| format!("{} × {}", sample.operation, sample.modality),
+        |sample| format!("{} × {}", sample.kind, sample.modality),
     ];
     for key in keys {
         let mut groups = BTreeMap::<String, Vec<&Sample>>::new();
@@ -129,14 +129,22 @@ pub fn write(dir: &Path, samples: &[Sample], about: &serde_json::Value) -> Resul
     Ok(table)
 }
 
+/// The samples that [`write`] left in `dir`.
+pub fn read(dir: &Path) -> Result<Vec<Sample>> {
+    let path = dir.join("samples.jsonl");
+    let text = fs::read_to_string(&path).map_err(EvalError::io(&path))?;
+    let row = |line: &str| serde_json::from_str(line).map_err(|e| EvalError::malformed(&path, e));
+    text.lines().map(row).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sample(operation: &str, modality: &str, figures: &[(&str, f64)]) -> Sample {
+    fn sample(kind: &str, modality: &str, figures: &[(&str, f64)]) -> Sample {
         Sample {
             id: "x".into(),
-            operation: operation.into(),
+            kind: kind.into(),
             modality: modality.into(),
             instruction: String::new(),
             error: None,

@@ -4,96 +4,163 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use any2pix_encoders::image::ImageLimits;
 use image::{GrayImage, RgbImage};
 use serde::Deserialize;
 
 use crate::metrics::region::Frame;
 use crate::{EvalError, Result};
 
-/// Something in a picture, in a suite's own pixels.
+/// A box in pixels of the suite's pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "[u32; 4]")]
+pub struct Bounds {
+    /// Left edge.
+    pub x: u32,
+    /// Top edge.
+    pub y: u32,
+    /// Width.
+    pub width: u32,
+    /// Height.
+    pub height: u32,
+}
+
+impl From<[u32; 4]> for Bounds {
+    fn from([x, y, width, height]: [u32; 4]) -> Self {
+        Self { x, y, width, height }
+    }
+}
+
+impl Bounds {
+    /// As fractions of a picture of `size`.
+    pub fn frame(&self, size: (u32, u32)) -> Frame {
+        let part = |value: u32, whole: u32| f64::from(value) / f64::from(whole.max(1));
+        let (right, bottom) = (self.x + self.width, self.y + self.height);
+        let (x, y) = (part(self.x, size.0), part(self.y, size.1));
+        Frame([x, y, part(right, size.0), part(bottom, size.1)])
+    }
+}
+
+/// Something in the target.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Thing {
     /// Its concept.
-    pub name: String,
-    /// Where it is: left, top, width, height.
-    pub bbox: [u32; 4],
+    #[serde(rename = "name")]
+    pub concept: String,
+    /// Where it is.
+    pub bbox: Bounds,
 }
 
 /// An object of an instruction.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Subject {
     /// Its concept.
-    pub name: String,
+    #[serde(rename = "name")]
+    pub concept: String,
     /// `add` or `remove`.
     pub role: String,
     /// `text`, `image` or `sound`.
     pub modality: String,
-    /// The input that shows or sounds it.
+    /// The file that shows or sounds it.
     #[serde(default)]
     pub reference: Option<String>,
-    /// The input, or the concept, was never seen in training.
+    /// `known`, `held-out` or `unseen`: what training knows of it.
     #[serde(default)]
-    pub held_out: bool,
-    /// Where it is, before (removed) or after (added).
+    pub familiarity: String,
+    /// Where it is: in the target when it is wanted, in the source when it is not.
+    pub bbox: Bounds,
+}
+
+/// A row of `suite.jsonl`.
+#[derive(Deserialize)]
+struct Row {
+    id: String,
+    kind: String,
+    operation: String,
+    instruction: String,
+    base: Option<String>,
+    target: String,
+    mask: Option<String>,
     #[serde(default)]
-    pub bbox: Option<[u32; 4]>,
+    subjects: Vec<Subject>,
+    #[serde(default)]
+    rest: Vec<Thing>,
+    place: Option<String>,
+    look: Option<String>,
+    #[serde(default)]
+    seed: u64,
 }
 
 /// One instruction with its truth.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(from = "Row")]
 pub struct Item {
     /// Names it.
     pub id: String,
-    /// add, remove, replace, …
+    /// add, remove, replace, multi, background, …
+    pub kind: String,
+    /// The operation's word in a plan.
     pub operation: String,
-    /// With references in brackets, as file names in the suite's folder.
+    /// With references in brackets, as names of files in the suite's folder.
     pub instruction: String,
-    /// The input that is edited.
-    #[serde(default)]
+    /// The file that is edited; none when the picture is made from nothing.
     pub base: Option<String>,
     /// What the result should be: a picture in the suite's folder.
     pub target: String,
     /// Where it should differ from the base: a picture in the suite's folder.
-    #[serde(default)]
     pub mask: Option<String>,
-    /// Objects wanted and unwanted.
-    #[serde(default)]
-    pub subjects: Vec<Subject>,
-    /// What else is there, and shall stay.
-    #[serde(default)]
+    /// Objects that shall be there.
+    pub wanted: Vec<Subject>,
+    /// Objects that shall not.
+    pub unwanted: Vec<Subject>,
+    /// What else is in the target, and shall stay.
     pub rest: Vec<Thing>,
     /// The word of place.
-    #[serde(default)]
     pub place: Option<String>,
     /// The look.
-    #[serde(default)]
     pub look: Option<String>,
     /// Chooses the noise.
-    #[serde(default)]
     pub seed: u64,
 }
 
+impl From<Row> for Item {
+    fn from(row: Row) -> Self {
+        let (wanted, unwanted) = row.subjects.into_iter().partition(|s| s.role == "add");
+        Self {
+            id: row.id,
+            kind: row.kind,
+            operation: row.operation,
+            instruction: row.instruction,
+            base: row.base,
+            target: row.target,
+            mask: row.mask,
+            wanted,
+            unwanted,
+            rest: row.rest,
+            place: row.place,
+            look: row.look,
+            seed: row.seed,
+        }
+    }
+}
+
 impl Item {
-    /// What its objects are given as: `text`, `image`, `sound`, `mixed`, or `-` without objects;
-    /// held-out sounds and pictures are told apart.
+    /// What its objects are given as: `text`, `image`, `sound`, `mixed`, or `none` without
+    /// objects; references that training does not know are told apart.
     pub fn modality(&self) -> String {
-        let name = |subject: &Subject| match (subject.modality.as_str(), subject.held_out) {
-            ("text", _) | (_, false) => subject.modality.clone(),
-            (other, true) => format!("{other} held out"),
+        let name = |subject: &Subject| match (subject.modality.as_str(), &*subject.familiarity) {
+            ("text", "unseen") => "text unseen".to_string(),
+            ("text", _) | (_, "known" | "") => subject.modality.clone(),
+            (modality, familiarity) => format!("{modality} {familiarity}"),
         };
-        let mut names: Vec<String> = self.subjects.iter().map(name).collect();
+        let mut names: Vec<String> = self.wanted.iter().chain(&self.unwanted).map(name).collect();
         names.sort();
         names.dedup();
         match names.as_slice() {
-            [] => "-".into(),
+            [] => "none".into(),
             [one] => one.clone(),
             _ => "mixed".into(),
         }
-    }
-
-    /// The subjects of a role.
-    pub fn subjects<'a>(&'a self, role: &'a str) -> impl Iterator<Item = &'a Subject> {
-        self.subjects.iter().filter(move |subject| subject.role == role)
     }
 }
 
@@ -126,7 +193,7 @@ impl Suite {
     pub fn limit(&mut self, limit: usize) {
         let mut groups = BTreeMap::<(String, String), Vec<usize>>::new();
         for (index, item) in self.items.iter().enumerate() {
-            groups.entry((item.operation.clone(), item.modality())).or_default().push(index);
+            groups.entry((item.kind.clone(), item.modality())).or_default().push(index);
         }
         // The first of each group, then the second of each, and so on.
         let longest = groups.values().map(Vec::len).max().unwrap_or(0);
@@ -153,6 +220,13 @@ impl Suite {
         Ok(image::open(&path).map_err(|e| EvalError::malformed(&path, e))?.to_rgb8())
     }
 
+    /// A reference that an item names, on white where it is transparent.
+    pub fn reference(&self, name: &str) -> Result<RgbImage> {
+        let path = self.path(name)?;
+        let picture = any2pix_encoders::image::open(&path, &ImageLimits::default());
+        Ok(picture.map_err(|e| EvalError::malformed(&path, e))?.rgb)
+    }
+
     /// A mask that an item names.
     pub fn mask(&self, name: &str) -> Result<GrayImage> {
         let path = self.path(name)?;
@@ -160,19 +234,13 @@ impl Suite {
     }
 }
 
-/// `[left, top, width, height]` in pixels of a picture of `size`, as fractions.
-pub fn frame([x, y, width, height]: [u32; 4], size: (u32, u32)) -> Frame {
-    let part = |value: u32, whole: u32| f64::from(value) / f64::from(whole.max(1));
-    Frame([part(x, size.0), part(y, size.1), part(x + width, size.0), part(y + height, size.1)])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn item(id: usize, operation: &str) -> Item {
+    fn item(id: usize, kind: &str) -> Item {
         let text = format!(
-            r#"{{"id": "{id}", "operation": "{operation}", "instruction": "x", "target": "t"}}"#
+            r#"{{"id":"{id}","kind":"{kind}","operation":"x","instruction":"x","target":"t"}}"#
         );
         serde_json::from_str(&text).unwrap()
     }

@@ -300,7 +300,8 @@ fn main() -> Result<()> {
         let (wall, end) = (start.elapsed(), processor_seconds());
         walls.push(wall);
         println!(
-            "step {step}: loss {:.4}, {:.0} ms (forward {:.0}, backward {:.0}, update {:.0}); processor {:.0} ms (forward {:.0}, backward {:.0}, update {:.0})",
+            "step {step}: loss {:.4}, {:.0} ms ({:.0} forward, {:.0} backward, {:.0} update); \
+             cpu {:.0} ms ({:.0}, {:.0}, {:.0})",
             loss.to_scalar::<f32>()?,
             wall.as_secs_f64() * 1e3,
             forward.as_secs_f64() * 1e3,

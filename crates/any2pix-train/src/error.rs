@@ -104,9 +104,8 @@ impl Hint for TrainError {
                 vec!["resume with the settings the run began with, or start another run".into()]
             }
             Self::NonFinite { .. } => vec![
-                "`--resume` starts from the last checkpoint; a lower learning_rate, a longer \
-                 warmup or a smaller clip_norm may carry it past this step"
-                    .into(),
+                "`--resume` starts from the last checkpoint".into(),
+                "a lower learning_rate or clip_norm, or a longer warmup, may pass this step".into(),
             ],
             Self::Data { hint, .. } => vec![hint.clone()],
             Self::Checkpoint(error) => error.hints(),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use any2pix_nn::Generator;
+use any2pix_nn::ops::{Precision, PrecisionScope};
 use candle_core::Tensor;
 use serde_json::json;
 
@@ -152,6 +153,8 @@ impl Trainer {
 
 impl Running<'_> {
     fn go(&mut self) -> Result<Outcome> {
+        let precision = if self.settings.bf16 { Precision::Bf16 } else { Precision::F32 };
+        let _scope = PrecisionScope::new(precision);
         let steps = self.settings.steps;
         let parameters = self.recipe.parameters().count();
         let stage = self.recipe.name();

@@ -1,3 +1,5 @@
+//! Convolution against its definition, forward and backward, on every instruction set.
+
 use super::*;
 use crate::level::{Level, Precision};
 use crate::testing::{assert_close, numbers};

@@ -1,3 +1,5 @@
+//! Matrix products against their definition, on every instruction set.
+
 use super::*;
 use crate::level::{Level, Precision};
 use crate::testing::{assert_close, numbers, rounded};

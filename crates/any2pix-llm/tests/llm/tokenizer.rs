@@ -1,4 +1,4 @@
-//! Ids, text, and the wall between a user's words and control tokens.
+//! Words, control tokens and the chat template.
 
 use any2pix_llm::chat_template::ChatTemplate;
 use any2pix_llm::instruction::{MediaKind, Piece};

@@ -1,3 +1,5 @@
+//! The operations against their definitions, and their gradients against differences.
+
 #![allow(clippy::unwrap_used)]
 
 use candle_core::{Device, Result, Tensor, Var};

@@ -48,9 +48,10 @@ impl IconSets {
         let body = icon["body"].as_str()?;
         let side = |key: &str| icon[key].as_f64().or(set[key].as_f64()).unwrap_or(16.0);
         let (width, height) = (side("width"), side("height"));
-        Some(format!(
-            r#"<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{width}" height="{height}" viewBox="0 0 {width} {height}">{body}</svg>"#
-        ))
+        let spaces =
+            r#"xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink""#;
+        let size = format!(r#"width="{width}" height="{height}" viewBox="0 0 {width} {height}""#);
+        Some(format!("<svg {spaces} {size}>{body}</svg>"))
     }
 }
 

@@ -1,0 +1,267 @@
+//! One item's figures: what was planned, painted and kept, against the truth.
+
+use std::collections::BTreeMap;
+
+use any2pix_agent::EditOutcome;
+use any2pix_agent::outcome::{PlanReport, Rect, SubjectReport};
+use image::{GrayImage, RgbImage, imageops};
+
+use crate::Result;
+use crate::metrics::{pixels, region::Frame, retrieval};
+use crate::perception::Perception;
+use crate::suite::{Bounds, Item, Subject};
+
+/// Figures by name; yes and no are 1 and 0, and what does not apply is absent.
+pub type Figures = BTreeMap<String, f64>;
+
+/// Shadows and soft edges around the mask belong to what was meant.
+const MASK_MARGIN: u32 = 2;
+/// The side of a crop over the longer side of what it shows.
+const CROP_ZOOM: f64 = 1.25;
+
+/// The pictures of an item.
+pub struct Truth {
+    /// What is edited; none when the picture is made from nothing.
+    pub source: Option<RgbImage>,
+    /// What the result should be.
+    pub target: RgbImage,
+    /// Where it should differ from the source.
+    pub mask: Option<GrayImage>,
+}
+
+fn put(figures: &mut Figures, name: &str, value: f64) {
+    figures.insert(name.to_string(), value);
+}
+
+fn yes(figures: &mut Figures, name: &str, value: bool) {
+    put(figures, name, f64::from(u8::from(value)));
+}
+
+fn same(a: &str, b: &str) -> bool {
+    a.trim().eq_ignore_ascii_case(b.trim())
+}
+
+/// Whether every wanted object stands in the plan once, and nothing else does.
+///
+/// An object that training never showed has no name to expect; its reference is what counts.
+fn objects_match(expected: &[Subject], planned: &[&SubjectReport]) -> bool {
+    let mut left: Vec<&SubjectReport> = planned.to_vec();
+    let fits = |subject: &Subject, report: &SubjectReport| {
+        let shown = subject.reference.is_some() && subject.reference == report.reference;
+        same(&subject.concept, &report.name) || (subject.familiarity == "unseen" && shown)
+    };
+    expected.len() == planned.len()
+        && expected.iter().all(|subject| {
+            left.iter().position(|report| fits(subject, report)).map(|at| left.remove(at)).is_some()
+        })
+}
+
+fn role<'a>(plan: &'a PlanReport, role: &str) -> Vec<&'a SubjectReport> {
+    plan.subjects.iter().filter(|subject| subject.role == role).collect()
+}
+
+/// The plan against the instruction's truth.
+pub fn plan_figures(item: &Item, plan: &PlanReport) -> Figures {
+    let base = plan.base == item.base;
+    let operation = same(&plan.operation, &item.operation);
+    let objects = objects_match(&item.wanted, &role(plan, "add"))
+        && objects_match(&item.unwanted, &role(plan, "remove"));
+    let mut figures = Figures::new();
+    yes(&mut figures, "base_right", base);
+    yes(&mut figures, "operation_right", operation);
+    yes(&mut figures, "objects_right", objects);
+    yes(&mut figures, "plan_right", base && operation && objects);
+    figures
+}
+
+fn frame_of(rect: Rect, size: (u32, u32)) -> Frame {
+    let Rect { x, y, width, height } = rect;
+    Bounds { x, y, width, height }.frame(size)
+}
+
+/// The regions against the truth: overlap for what was there, words of place for what was not.
+pub fn region_figures(item: &Item, truth: &Truth, outcome: &EditOutcome) -> Figures {
+    let mut figures = Figures::new();
+    let size = (outcome.image.width(), outcome.image.height());
+    let true_size = truth.target.dimensions();
+    let regions = |role_name: &str| -> Vec<Frame> {
+        let regions = role(&outcome.plan, role_name).into_iter().filter_map(|s| s.region);
+        regions.map(|rect| frame_of(rect, size)).collect()
+    };
+    if ["remove", "replace"].contains(&item.kind.as_str()) {
+        let mut found = regions("remove");
+        if found.is_empty() {
+            found = regions("add");
+        }
+        let expected = item.unwanted.iter().map(|subject| subject.bbox.frame(true_size));
+        let overlaps: Vec<f64> = expected
+            .map(|frame| found.iter().map(|region| region.iou(&frame)).fold(0.0, f64::max))
+            .collect();
+        if !overlaps.is_empty() {
+            let mean = overlaps.iter().sum::<f64>() / overlaps.len() as f64;
+            put(&mut figures, "locator_iou", mean);
+            yes(&mut figures, "locator_hit", overlaps.iter().all(|iou| *iou >= 0.5));
+        }
+    }
+    if let (Some(place), "add") = (&item.place, item.kind.as_str()) {
+        let first = regions("add").first().copied();
+        match (first, first.and_then(|region| region.is_at(place))) {
+            (None, _) => yes(&mut figures, "place_obeyed", false),
+            (_, Some(obeyed)) => yes(&mut figures, "place_obeyed", obeyed),
+            _ => {}
+        }
+    }
+    figures
+}
+
+/// A square around `frame`, a little larger, inside the picture.
+pub fn crop(picture: &RgbImage, frame: &Frame) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    let (scale_x, scale_y) = (f64::from(width), f64::from(height));
+    let [left, top, right, bottom] = frame.0;
+    let longer = ((right - left) * scale_x).max((bottom - top) * scale_y);
+    let side = (longer * CROP_ZOOM).clamp(4.0, scale_x.min(scale_y));
+    let (x, y) = frame.center();
+    let start = |middle: f64, whole: f64| (middle * whole - side / 2.0).clamp(0.0, whole - side);
+    let (x, y) = (start(x, scale_x).round() as u32, start(y, scale_y).round() as u32);
+    let side = (side.round() as u32).max(1);
+    imageops::crop_imm(picture, x, y, side.min(width - x), side.min(height - y)).to_image()
+}
+
+/// Where the wanted objects of an item are in a result: where the model put them, or the truth.
+fn wanted_frames(item: &Item, truth: &Truth, outcome: Option<&EditOutcome>) -> Vec<Frame> {
+    let reports = outcome.map(|o| role(&o.plan, "add")).unwrap_or_default();
+    let size = outcome.map_or((1, 1), |o| (o.image.width(), o.image.height()));
+    let frame = |(index, subject): (usize, &Subject)| {
+        let region = reports.get(index).and_then(|report| report.region);
+        region.map_or_else(
+            || subject.bbox.frame(truth.target.dimensions()),
+            |rect| frame_of(rect, size),
+        )
+    };
+    item.wanted.iter().enumerate().map(frame).collect()
+}
+
+/// What a judge sees in `result`: wanted objects there, unwanted gone, the rest still there.
+///
+/// Without an outcome the result is the truth itself, which says how good the judge is. Objects
+/// that the judge does not know are left out; kinds other than add, remove, replace and multi
+/// have none of these figures.
+pub fn edit_figures(
+    item: &Item,
+    truth: &Truth,
+    result: &RgbImage,
+    outcome: Option<&EditOutcome>,
+    eyes: &dyn Perception,
+) -> Result<Figures> {
+    let mut figures = Figures::new();
+    if !["add", "remove", "replace", "multi"].contains(&item.kind.as_str()) {
+        return Ok(figures);
+    }
+    let true_size = truth.target.dimensions();
+    let prefix = if outcome.is_some() { "" } else { "judge_" };
+    let wanted: Vec<(&str, Frame)> = item
+        .wanted
+        .iter()
+        .zip(wanted_frames(item, truth, outcome))
+        .map(|(subject, frame)| (subject.concept.as_str(), frame))
+        .collect();
+    let of = |concept: &'_ str, bbox: &Bounds| (concept.to_string(), bbox.frame(true_size));
+    let unwanted: Vec<_> = item.unwanted.iter().map(|s| of(&s.concept, &s.bbox)).collect();
+    let rest: Vec<_> = item.rest.iter().map(|thing| of(&thing.concept, &thing.bbox)).collect();
+    let crops: Vec<RgbImage> = wanted
+        .iter()
+        .map(|(_, frame)| frame)
+        .chain(unwanted.iter().chain(&rest).map(|(_, frame)| frame))
+        .map(|frame| crop(result, frame))
+        .collect();
+    let names = eyes.name(&crops)?;
+    let (wanted_names, others) = names.split_at(wanted.len());
+    let (unwanted_names, rest_names) = others.split_at(unwanted.len());
+    let is = |name: &Option<String>, concept: &str| name.as_deref() == Some(concept);
+    let mut whole = true;
+    let mut tell = |name: &str, verdicts: Vec<bool>| {
+        if !verdicts.is_empty() {
+            let all = verdicts.iter().all(|verdict| *verdict);
+            whole &= all;
+            yes(&mut figures, &format!("{prefix}{name}"), all);
+        }
+    };
+    let known = |(_, (concept, _)): &(&Option<String>, &(&str, Frame))| eyes.knows(concept);
+    let there = wanted_names.iter().zip(&wanted).filter(known);
+    tell("wanted_there", there.map(|(name, (concept, _))| is(name, concept)).collect());
+    let gone = unwanted_names.iter().zip(&unwanted).filter(|(_, (c, _))| eyes.knows(c));
+    tell("unwanted_gone", gone.map(|(name, (concept, _))| !is(name, concept)).collect());
+    let stays = rest_names.iter().zip(&rest).filter(|(_, (c, _))| eyes.knows(c));
+    tell("rest_there", stays.map(|(name, (concept, _))| is(name, concept)).collect());
+    if !figures.is_empty() {
+        yes(&mut figures, &format!("{prefix}edit_right"), whole);
+    }
+    Ok(figures)
+}
+
+/// PSNR outside what was meant: the true mask, and, for an object whose place was left open, the
+/// place that the model chose.
+pub fn kept_psnr(item: &Item, truth: &Truth, outcome: &EditOutcome) -> Option<f64> {
+    let (source, mask) = (truth.source.as_ref()?, truth.mask.as_ref()?);
+    let mut mask = pixels::grown(mask, MASK_MARGIN);
+    let size = mask.dimensions();
+    if ["add", "multi"].contains(&item.kind.as_str()) {
+        for frame in wanted_frames(item, truth, Some(outcome)) {
+            let [left, top, right, bottom] = frame.0;
+            let inside = |at: u32, whole: u32, low: f64, high: f64| {
+                let middle = (f64::from(at) + 0.5) / f64::from(whole.max(1));
+                (low..=high).contains(&middle)
+            };
+            for (x, y, pixel) in mask.enumerate_pixels_mut() {
+                if inside(x, size.0, left, right) && inside(y, size.1, top, bottom) {
+                    pixel.0[0] = 255;
+                }
+            }
+        }
+    }
+    pixels::psnr_outside(&outcome.image.to_rgb8(), source, Some(&mask))
+}
+
+/// Whether the region of an object that was given as a picture shows that picture: its embedding
+/// is nearer to the reference than to any of `others`.
+pub fn reference_figures(
+    item: &Item,
+    truth: &Truth,
+    outcome: &EditOutcome,
+    gallery: &BTreeMap<String, Vec<f32>>,
+    eyes: &dyn Perception,
+) -> Result<Figures> {
+    let mut figures = Figures::new();
+    if !["add", "replace"].contains(&item.kind.as_str()) {
+        return Ok(figures);
+    }
+    let result = outcome.image.to_rgb8();
+    let frames = wanted_frames(item, truth, Some(outcome));
+    for (subject, frame) in item.wanted.iter().zip(frames).filter(|(s, _)| s.modality == "image") {
+        let Some((name, own)) = subject.reference.as_ref().and_then(|n| gallery.get_key_value(n))
+        else {
+            continue;
+        };
+        let query = eyes.embed(&[crop(&result, &frame)])?;
+        let others: Vec<Vec<f32>> = gallery
+            .iter()
+            .filter(|(other, embedding)| *other != name && *embedding != own)
+            .map(|(_, embedding)| embedding.clone())
+            .take(99)
+            .collect();
+        let rank = query.first().map_or(others.len(), |q| retrieval::rank(q, own, &others));
+        yes(&mut figures, "reference_found", rank == 0);
+        put(&mut figures, "reference_rank", rank as f64);
+    }
+    Ok(figures)
+}
+
+/// How near the result's embedding is to the target's.
+pub fn similarity(truth: &Truth, result: &RgbImage, eyes: &dyn Perception) -> Result<f64> {
+    let pair = eyes.embed(&[result.clone(), truth.target.clone()])?;
+    Ok(match pair.as_slice() {
+        [a, b] => retrieval::cosine(a, b),
+        _ => 0.0,
+    })
+}

@@ -1,0 +1,266 @@
+//! A system that does nothing and one that gives the truth bound every figure.
+#![allow(clippy::unwrap_used, reason = "a test fails by unwrapping")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use any2pix_agent::outcome::{PlanReport, Rect, SubjectReport};
+use any2pix_agent::{AgentError, EditOutcome, EditRequest, EditSettings};
+use any2pix_eval::suite::{Item, Suite};
+use any2pix_eval::{Harness, Perception, Result, Sample, System, contact_sheet, report};
+use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
+use serde_json::{Value, json};
+
+const SIDE: u32 = 48;
+const COLOURS: [(&str, [u8; 3]); 4] = [
+    ("red", [220, 30, 30]),
+    ("green", [30, 200, 40]),
+    ("blue", [30, 50, 220]),
+    ("yellow", [230, 220, 40]),
+];
+
+fn colour(name: &str) -> [u8; 3] {
+    COLOURS.iter().find(|(known, _)| *known == name).map_or([128; 3], |(_, colour)| *colour)
+}
+
+/// Names the square in the middle of a crop; an embedding is the mean colour.
+struct ColourSense;
+
+impl Perception for ColourSense {
+    fn name(&self, crops: &[RgbImage]) -> Result<Vec<Option<String>>> {
+        let name = |crop: &RgbImage| {
+            let middle = crop.get_pixel(crop.width() / 2, crop.height() / 2).0;
+            COLOURS.iter().find(|(_, c)| *c == middle).map(|(name, _)| name.to_string())
+        };
+        Ok(crops.iter().map(name).collect())
+    }
+
+    fn knows(&self, concept: &str) -> bool {
+        COLOURS.iter().any(|(name, _)| *name == concept)
+    }
+
+    fn embed(&self, pictures: &[RgbImage]) -> Result<Vec<Vec<f32>>> {
+        let mean = |picture: &RgbImage| {
+            let count = (picture.width() * picture.height()) as f32;
+            (0..3)
+                .map(|c| picture.pixels().map(|p| f32::from(p.0[c])).sum::<f32>() / count - 128.0)
+                .collect()
+        };
+        Ok(pictures.iter().map(mean).collect())
+    }
+}
+
+type Square = (&'static str, u32, u32);
+
+fn scene(squares: &[Square]) -> RgbImage {
+    let mut picture = RgbImage::from_fn(SIDE, SIDE, |x, y| Rgb([100 + x as u8, 100 + y as u8, 90]));
+    for (name, left, top) in squares {
+        for (x, y) in (0..100).map(|i| (left + i % 10, top + i / 10)) {
+            picture.put_pixel(x, y, Rgb(colour(name)));
+        }
+    }
+    picture
+}
+
+fn subject((name, x, y): Square, role: &str, modality: &str) -> Value {
+    let reference = (modality == "image").then(|| format!("{name}.png"));
+    json!({
+        "name": name, "role": role, "modality": modality, "reference": reference,
+        "familiarity": "known", "bbox": [x, y, 10, 10],
+    })
+}
+
+struct Edit {
+    kind: &'static str,
+    before: Vec<Square>,
+    after: Vec<Square>,
+    modality: &'static str,
+}
+
+fn write_suite(root: &Path, edits: &[Edit]) -> Suite {
+    std::fs::create_dir_all(root).unwrap();
+    for (name, colour) in COLOURS {
+        let path = root.join(format!("{name}.png"));
+        RgbImage::from_pixel(20, 20, Rgb(colour)).save(path).unwrap();
+    }
+    let mut lines = String::new();
+    for (id, edit) in edits.iter().enumerate() {
+        let (source, target) = (scene(&edit.before), scene(&edit.after));
+        let mask = GrayImage::from_fn(SIDE, SIDE, |x, y| {
+            Luma([if source.get_pixel(x, y) == target.get_pixel(x, y) { 0 } else { 255 }])
+        });
+        source.save(root.join(format!("{id}-source.png"))).unwrap();
+        target.save(root.join(format!("{id}-target.png"))).unwrap();
+        mask.save(root.join(format!("{id}-mask.png"))).unwrap();
+        let only = |these: &[Square], those: &[Square]| -> Vec<Square> {
+            these.iter().filter(|square| !those.contains(square)).copied().collect()
+        };
+        let wanted = only(&edit.after, &edit.before);
+        let mut subjects: Vec<Value> =
+            wanted.iter().map(|square| subject(*square, "add", edit.modality)).collect();
+        let unwanted = only(&edit.before, &edit.after);
+        subjects.extend(unwanted.iter().map(|square| subject(*square, "remove", "text")));
+        let stays = edit.after.iter().filter(|square| !wanted.contains(square));
+        let rest: Vec<Value> = stays.map(|square| subject(*square, "", "text")).collect();
+        let word = match edit.modality {
+            "image" => format!("[{}.png]", wanted[0].0),
+            _ => "it".into(),
+        };
+        let item = json!({
+            "id": id.to_string(), "kind": edit.kind, "operation": edit.kind,
+            "instruction": format!("{} {word} in [{id}-source.png]", edit.kind),
+            "base": format!("{id}-source.png"), "target": format!("{id}-target.png"),
+            "mask": format!("{id}-mask.png"),
+            "subjects": subjects, "rest": rest,
+            "place": (edit.kind == "add").then_some("TOP-LEFT"),
+        });
+        lines.push_str(&format!("{item}\n"));
+    }
+    std::fs::write(root.join("suite.jsonl"), lines).unwrap();
+    Suite::open(root).unwrap()
+}
+
+fn edits() -> Vec<Edit> {
+    let (red, blue, green) = (("red", 4, 4), ("blue", 4, 4), ("green", 4, 4));
+    let far = ("yellow", 30, 30);
+    vec![
+        Edit { kind: "add", before: vec![far], after: vec![far, red], modality: "text" },
+        Edit { kind: "add", before: vec![far], after: vec![far, blue], modality: "image" },
+        Edit { kind: "remove", before: vec![far, red], after: vec![far], modality: "text" },
+        Edit {
+            kind: "replace",
+            before: vec![far, green],
+            after: vec![far, red],
+            modality: "image",
+        },
+    ]
+}
+
+fn outcome(picture: RgbImage, plan: PlanReport, request: &EditRequest) -> EditOutcome {
+    EditOutcome {
+        image: DynamicImage::ImageRgb8(picture),
+        model: "baseline".into(),
+        instruction: request.instruction.to_string(),
+        references: Vec::new(),
+        plan,
+        settings: request.settings.clone(),
+        weights: BTreeMap::new(),
+        timings: Vec::new(),
+        peak_memory: None,
+        warnings: Vec::new(),
+    }
+}
+
+fn plan(item: &Item, subjects: Vec<SubjectReport>) -> PlanReport {
+    PlanReport {
+        base: item.base.clone(),
+        operation: if subjects.is_empty() { String::new() } else { item.operation.clone() },
+        caption: String::new(),
+        subjects,
+        place: None,
+        look: None,
+        text: "a plan".into(),
+    }
+}
+
+/// Copies the source.
+struct Identity(PathBuf);
+
+impl System for Identity {
+    fn edit(&self, item: &Item, request: &EditRequest) -> Result<EditOutcome, AgentError> {
+        let source = image::open(self.0.join(item.base.as_ref().unwrap())).unwrap().to_rgb8();
+        Ok(outcome(source, plan(item, Vec::new()), request))
+    }
+}
+
+/// Gives the truth; without composing, with a grain everywhere.
+struct Oracle(PathBuf);
+
+impl System for Oracle {
+    fn edit(&self, item: &Item, request: &EditRequest) -> Result<EditOutcome, AgentError> {
+        let mut target = image::open(self.0.join(&item.target)).unwrap().to_rgb8();
+        if !request.settings.compose {
+            target.pixels_mut().for_each(|p| p.0.iter_mut().for_each(|c| *c = c.abs_diff(8)));
+        }
+        let report = |role: &str| {
+            let role = role.to_string();
+            move |s: &any2pix_eval::suite::Subject| SubjectReport {
+                name: s.concept.to_uppercase(),
+                role: role.clone(),
+                reference: s.reference.clone(),
+                gallery: None,
+                similarity: None,
+                region: Some(Rect {
+                    x: s.bbox.x,
+                    y: s.bbox.y,
+                    width: s.bbox.width,
+                    height: s.bbox.height,
+                }),
+                window: None,
+            }
+        };
+        let wanted = item.wanted.iter().map(report("add"));
+        let subjects = wanted.chain(item.unwanted.iter().map(report("remove"))).collect();
+        Ok(outcome(target, plan(item, subjects), request))
+    }
+}
+
+fn run(suite: &Suite, system: &dyn System, out: &Path) -> Vec<Sample> {
+    let eyes = ColourSense;
+    let harness = Harness {
+        suite,
+        eyes: Some(&eyes),
+        settings: EditSettings::default(),
+        raw: true,
+        out: out.to_path_buf(),
+    };
+    let mut told = 0;
+    let samples = harness.run(system, &mut |done, total, _| told += done + total).unwrap();
+    assert_eq!(told, (1 + 2 + 3 + 4) + 4 * 4);
+    samples
+}
+
+fn all(samples: &[Sample], figure: &str) -> f64 {
+    report::slices(samples)[0].figures.get(figure).map_or(f64::NAN, |estimate| estimate.mean)
+}
+
+#[test]
+fn doing_nothing_and_telling_the_truth_bound_every_figure() {
+    let root = std::env::temp_dir().join(format!("any2pix-bounds-{}", std::process::id()));
+    let suite = write_suite(&root.join("suite"), &edits());
+    let nothing = run(&suite, &Identity(root.join("suite")), &root.join("nothing"));
+    let truth = run(&suite, &Oracle(root.join("suite")), &root.join("truth"));
+    for figure in ["plan_right", "edit_right", "locator_hit", "place_obeyed", "reference_found"] {
+        assert_eq!(all(&nothing, figure), 0.0, "{figure} of doing nothing");
+        assert_eq!(all(&truth, figure), 1.0, "{figure} of the truth");
+    }
+    assert_eq!(all(&nothing, "base_right"), 1.0);
+    assert_eq!(all(&nothing, "rest_there"), 1.0);
+    assert_eq!(all(&nothing, "judge_edit_right"), 1.0);
+    assert_eq!((all(&nothing, "psnr_composed"), all(&truth, "psnr_composed")), (99.0, 99.0));
+    let grain = 10.0 * (255.0f64.powi(2) / 64.0).log10();
+    assert!((all(&truth, "psnr_raw") - grain).abs() < 1e-9);
+    assert!(all(&nothing, "similarity") < all(&truth, "similarity"));
+    assert!((all(&truth, "similarity") - 1.0).abs() < 1e-9);
+
+    let table = report::write(&root.join("truth"), &truth, &json!({"system": "truth"})).unwrap();
+    assert!(table.contains("| replace × mixed | 1 | 1.00 |"), "{table}");
+    assert_eq!(report::read(&root.join("truth")).unwrap().len(), 4);
+    contact_sheet::write(&suite, &truth, &root.join("truth"), 40).unwrap();
+    assert!(root.join("truth/contact_sheet.png").exists());
+    std::fs::remove_dir_all(root).unwrap();
+}
+
+#[test]
+fn the_same_run_gives_the_same_bytes() {
+    let root = std::env::temp_dir().join(format!("any2pix-again-{}", std::process::id()));
+    let suite = write_suite(&root.join("suite"), &edits());
+    let bytes = |name: &str| {
+        let out = root.join(name);
+        let samples = run(&suite, &Oracle(root.join("suite")), &out);
+        report::write(&out, &samples, &json!({})).unwrap();
+        ["samples.jsonl", "results.json", "table.md"].map(|f| std::fs::read(out.join(f)).unwrap())
+    };
+    assert_eq!(bytes("first"), bytes("second"));
+    std::fs::remove_dir_all(root).unwrap();
+}
