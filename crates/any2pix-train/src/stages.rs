@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::recipes::decoder::DecoderRecipe;
+use crate::recipes::prior::PriorRecipe;
+use crate::recipes::vae::VaeRecipe;
 use crate::{Recipe, Result, TrainError, TrainSettings, recipes};
 
 /// What a recipe is built from.
@@ -19,9 +22,13 @@ type Open = fn(&StageContext) -> Result<Box<dyn Recipe>>;
 
 /// Every stage, in the order of a whole training.
 const STAGES: &[(&str, Open)] = &[
+    ("vae", |context| Ok(Box::new(VaeRecipe::open(context)?))),
     ("rehearse", recipes::rehearse::open),
     ("align", recipes::align::open),
     ("generate", recipes::generate::open),
+    ("prior", |context| Ok(Box::new(PriorRecipe::open(context)?))),
+    ("decoder", |context| Ok(Box::new(DecoderRecipe::open(context)?))),
+    ("decoder_inversion", |context| Ok(Box::new(DecoderRecipe::open(context)?))),
     ("instruct", recipes::instruct::open),
 ];
 
