@@ -79,7 +79,7 @@ impl Harness<'_> {
         names.sort();
         names.dedup();
         let embed = |name: &String| {
-            let picture = self.suite.picture(name)?;
+            let picture = self.suite.reference(name)?;
             let embedding = eyes.embed(&[picture])?.into_iter().next().unwrap_or_default();
             Ok((name.clone(), embedding))
         };

@@ -2,6 +2,7 @@
 
 pub mod contact_sheet;
 pub mod error;
+pub mod eyes;
 pub mod harness;
 pub mod item;
 pub mod metrics;
@@ -11,6 +12,7 @@ pub mod suite;
 pub mod sweep;
 
 pub use error::{EvalError, Result};
+pub use eyes::Eyes;
 pub use harness::{Harness, System};
 pub use perception::Perception;
 pub use report::Sample;

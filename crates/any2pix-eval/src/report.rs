@@ -129,6 +129,14 @@ pub fn write(dir: &Path, samples: &[Sample], about: &serde_json::Value) -> Resul
     Ok(table)
 }
 
+/// The samples that [`write`] left in `dir`.
+pub fn read(dir: &Path) -> Result<Vec<Sample>> {
+    let path = dir.join("samples.jsonl");
+    let text = fs::read_to_string(&path).map_err(EvalError::io(&path))?;
+    let row = |line: &str| serde_json::from_str(line).map_err(|e| EvalError::malformed(&path, e));
+    text.lines().map(row).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

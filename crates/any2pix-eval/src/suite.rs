@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use any2pix_encoders::image::ImageLimits;
 use image::{GrayImage, RgbImage};
 use serde::Deserialize;
 
@@ -217,6 +218,13 @@ impl Suite {
     pub fn picture(&self, name: &str) -> Result<RgbImage> {
         let path = self.path(name)?;
         Ok(image::open(&path).map_err(|e| EvalError::malformed(&path, e))?.to_rgb8())
+    }
+
+    /// A reference that an item names, on white where it is transparent.
+    pub fn reference(&self, name: &str) -> Result<RgbImage> {
+        let path = self.path(name)?;
+        let picture = any2pix_encoders::image::open(&path, &ImageLimits::default());
+        Ok(picture.map_err(|e| EvalError::malformed(&path, e))?.rgb)
     }
 
     /// A mask that an item names.

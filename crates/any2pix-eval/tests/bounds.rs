@@ -245,6 +245,7 @@ fn doing_nothing_and_telling_the_truth_bound_every_figure() {
 
     let table = report::write(&root.join("truth"), &truth, &json!({"system": "truth"})).unwrap();
     assert!(table.contains("| replace × mixed | 1 | 1.00 |"), "{table}");
+    assert_eq!(report::read(&root.join("truth")).unwrap().len(), 4);
     contact_sheet::write(&suite, &truth, &root.join("truth"), 40).unwrap();
     assert!(root.join("truth/contact_sheet.png").exists());
     std::fs::remove_dir_all(root).unwrap();

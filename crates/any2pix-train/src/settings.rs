@@ -151,7 +151,7 @@ impl TrainSettings {
     pub fn fingerprint(&self) -> String {
         format!(
             "steps={} batch={} lr={} warmup={} decay={:?} final={} wd={} betas={:?} clip={} \
-             ema={} seed={} recipe={:?}",
+             ema={} seed={} bf16={} recipe={:?}",
             self.steps,
             self.batch,
             self.learning_rate,
@@ -163,6 +163,7 @@ impl TrainSettings {
             self.clip_norm,
             self.ema_decay,
             self.seed,
+            self.bf16,
             self.recipe
         )
     }

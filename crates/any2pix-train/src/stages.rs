@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+use crate::recipes::decoder::DecoderRecipe;
 use crate::recipes::imagebind::ImageBindRecipe;
 use crate::recipes::judge::JudgeRecipe;
 use crate::recipes::locator::LocatorRecipe;
+use crate::recipes::prior::PriorRecipe;
+use crate::recipes::vae::VaeRecipe;
 use crate::{Recipe, Result, TrainError, TrainSettings};
 
 /// What a recipe is built from.
@@ -23,6 +26,10 @@ type Open = fn(&StageContext) -> Result<Box<dyn Recipe>>;
 /// Every stage, in the order of a whole training.
 const STAGES: &[(&str, Open)] = &[
     ("imagebind", ImageBindRecipe::open),
+    ("vae", |context| Ok(Box::new(VaeRecipe::open(context)?))),
+    ("prior", |context| Ok(Box::new(PriorRecipe::open(context)?))),
+    ("decoder", |context| Ok(Box::new(DecoderRecipe::open(context)?))),
+    ("decoder_inversion", |context| Ok(Box::new(DecoderRecipe::open(context)?))),
     ("locator", LocatorRecipe::open),
     ("judge", JudgeRecipe::open),
 ];
