@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use crate::recipes::decoder::DecoderRecipe;
+use crate::recipes::imagebind::ImageBindRecipe;
+use crate::recipes::judge::JudgeRecipe;
+use crate::recipes::locator::LocatorRecipe;
 use crate::recipes::prior::PriorRecipe;
 use crate::recipes::vae::VaeRecipe;
 use crate::{Recipe, Result, TrainError, TrainSettings, recipes};
@@ -22,6 +25,7 @@ type Open = fn(&StageContext) -> Result<Box<dyn Recipe>>;
 
 /// Every stage, in the order of a whole training.
 const STAGES: &[(&str, Open)] = &[
+    ("imagebind", ImageBindRecipe::open),
     ("vae", |context| Ok(Box::new(VaeRecipe::open(context)?))),
     ("rehearse", recipes::rehearse::open),
     ("align", recipes::align::open),
@@ -30,6 +34,8 @@ const STAGES: &[(&str, Open)] = &[
     ("decoder", |context| Ok(Box::new(DecoderRecipe::open(context)?))),
     ("decoder_inversion", |context| Ok(Box::new(DecoderRecipe::open(context)?))),
     ("instruct", recipes::instruct::open),
+    ("locator", LocatorRecipe::open),
+    ("judge", JudgeRecipe::open),
 ];
 
 /// The names of the stages.
