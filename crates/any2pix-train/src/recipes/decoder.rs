@@ -6,10 +6,10 @@ use std::sync::Arc;
 use any2pix_diffusion::denoise::{Flow, NoisePredictor, denoise};
 use any2pix_diffusion::draft::to_latent_mask;
 use any2pix_diffusion::guidance::ClassifierFreeGuidance;
-use any2pix_diffusion::ip_adapter::AdaptedUNet;
 use any2pix_diffusion::schedulers::{DDIMScheduler, SchedulerConfig};
 use any2pix_diffusion::source_decoder::{PriorDeviations, SourceDecoder, SourceWindow};
 use any2pix_diffusion::unet::{ConditionedUNet, UNetConditions};
+use any2pix_diffusion::ip_adapter::AdaptedUNet;
 use any2pix_diffusion::{
     Autoencoder, ImageProjModelConfig, PatchCodec, UNet2DConditionModelConfig,
 };
@@ -21,7 +21,6 @@ use serde::Deserialize;
 
 use super::component;
 use super::pictures::{contact_sheet, psnr, to_pictures, to_tensor};
-use super::targets;
 use super::windows::{WINDOW, Window, window};
 use crate::playroom::World;
 use crate::playroom::splits::Split;
@@ -118,7 +117,7 @@ pub struct DecoderRecipe {
 
 impl DecoderRecipe {
     /// Opens the world, the codec and the encoder, and starts a fresh UNet.
-    pub fn open(context: &StageContext) -> Result<Box<dyn Recipe>> {
+    pub fn open(context: &StageContext) -> Result<Self> {
         let settings: DecoderSettings = context.settings.recipe()?;
         let model_dir = &context.model;
         let config: UNet2DConditionModelConfig = component::config(model_dir, &settings.unet)?;
@@ -137,7 +136,7 @@ impl DecoderRecipe {
         )
         .map_err(component::misfit)?;
         vae_weights.finish(&[])?;
-        let world = Arc::new(World::open(&context.data).map_err(targets::no_world)?);
+        let world = Arc::new(World::open(&context.data).map_err(component::misfit)?);
         let (batch, shared) = (context.settings.batch, world.clone());
         let (reference, overfit) = (settings.reference, settings.overfit);
         let batches = Prefetch::new(seed, 2, 4, move |_, generator| {
@@ -150,7 +149,7 @@ impl DecoderRecipe {
             });
             Batch::new(windows.collect::<Result<_>>()?)
         });
-        Ok(Box::new(Self {
+        Ok(Self {
             imagebind: component::imagebind(model_dir)?,
             alphas_cumprod: scheduler.alphas_cumprod(),
             parameters,
@@ -161,7 +160,7 @@ impl DecoderRecipe {
             vae,
             batches,
             world,
-        }))
+        })
     }
 
     fn sees_source(&self) -> bool {
@@ -197,11 +196,7 @@ impl DecoderRecipe {
             let encoded = self.imagebind.encode_images(&given)?.detach();
             let mut next = 0;
             for subject in &batch.subjects {
-                rows.push(if subject.is_some() {
-                    encoded.narrow(0, next, 1)?
-                } else {
-                    zero.clone()
-                });
+                rows.push(if subject.is_some() { encoded.narrow(0, next, 1)? } else { zero.clone() });
                 next += usize::from(subject.is_some());
             }
         } else {
@@ -242,7 +237,8 @@ impl DecoderRecipe {
         }
         let window = self.window_latents(batch)?;
         let alphas_cumprod = self.alphas_cumprod.clone();
-        let decoder = SourceDecoder { unet: &self.model.unet, conditions, window, alphas_cumprod };
+        let decoder =
+            SourceDecoder { unet: &self.model.unet, conditions, window, alphas_cumprod };
         Ok(decoder.predict_v(sample, timesteps)?)
     }
 
@@ -336,9 +332,9 @@ impl Recipe for DecoderRecipe {
         let error = (predicted - v)?.sqr()?.broadcast_mul(&weight)?;
         let changed = to_latent_mask(&batch.changed, self.vae.spatial_factor())?;
         let inside = error.detach().mean_keepdim(1)?.broadcast_mul(&changed)?.sum_all()?;
-        let area = changed.sum_all()?.to_scalar::<f32>()?.max(1.0);
+        let inside = (inside / f64::from(changed.sum_all()?.to_scalar::<f32>()?.max(1.0)))?;
         let loss = error.mean_all()?;
-        Ok(StepLoss::new(loss, b).log("inside", f64::from(inside.to_scalar::<f32>()? / area)))
+        Ok(StepLoss::new(loss, b).log("inside", f64::from(inside.to_scalar::<f32>()?)))
     }
 
     fn evaluate(&mut self, generator: &mut Generator) -> Result<Vec<(String, f64)>> {

@@ -18,7 +18,6 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::component;
-use super::targets;
 use crate::playroom::World;
 use crate::playroom::splits::Split;
 use crate::stages::StageContext;
@@ -85,15 +84,15 @@ pub struct PriorRecipe {
 
 impl PriorRecipe {
     /// Opens the world and the encoder, and starts a fresh prior.
-    pub fn open(context: &StageContext) -> Result<Box<dyn Recipe>> {
+    pub fn open(context: &StageContext) -> Result<Self> {
         let settings: PriorSettings = context.settings.recipe()?;
         let config: PriorTransformerConfig = component::config(&context.model, "prior")?;
         let seed = context.settings.seed;
         let parameters = Parameters::new(seed);
         let vb = parameters.builder(&Device::Cpu);
         let prior = PriorTransformer::load(vb, &config).map_err(component::misfit)?;
-        Ok(Box::new(Self {
-            world: World::open(&context.data).map_err(targets::no_world)?,
+        Ok(Self {
+            world: World::open(&context.data).map_err(component::misfit)?,
             imagebind: component::imagebind(&context.model)?,
             tokenizer: component::tokenizer(&context.model)?,
             batch: context.settings.batch,
@@ -103,7 +102,7 @@ impl PriorRecipe {
             config,
             settings,
             seed,
-        }))
+        })
     }
 
     fn encode(&self, split: Split, count: usize, generator: &Generator) -> Result<Pool> {

@@ -13,7 +13,6 @@ use serde::Deserialize;
 
 use super::component;
 use super::pictures::{contact_sheet, psnr, to_pictures, to_tensor};
-use super::targets;
 use super::windows::any_view;
 use crate::playroom::World;
 use crate::playroom::splits::Split;
@@ -48,14 +47,14 @@ pub struct VaeRecipe {
 
 impl VaeRecipe {
     /// Opens the world and starts the codec as principal components.
-    pub fn open(context: &StageContext) -> Result<Box<dyn Recipe>> {
+    pub fn open(context: &StageContext) -> Result<Self> {
         let settings: VaeSettings = context.settings.recipe()?;
-        let world = Arc::new(World::open(&context.data).map_err(targets::no_world)?);
+        let world = Arc::new(World::open(&context.data).map_err(component::misfit)?);
         let config: PatchCodecConfig = component::config(&context.model, "vae")?;
         let seed = context.settings.seed;
         let parameters = Parameters::new(seed);
-        let codec = PatchCodec::load(parameters.builder(&Device::Cpu), &config)
-            .map_err(component::misfit)?;
+        let codec =
+            PatchCodec::load(parameters.builder(&Device::Cpu), &config).map_err(component::misfit)?;
         let mut generator = Generator::new(seed).fork("principal components");
         let scenes: Vec<RgbImage> = (0..settings.pca_scenes)
             .map(|_| any_view(&world, Split::Train, &mut generator))
@@ -66,7 +65,7 @@ impl VaeRecipe {
         let batches = Prefetch::new(seed, 1, 4, move |_, generator| {
             Ok((0..batch).map(|_| any_view(&shared, Split::Train, generator)).collect())
         });
-        Ok(Box::new(Self { parameters, codec, config, settings, batches, world }))
+        Ok(Self { parameters, codec, config, settings, batches, world })
     }
 
     fn held_out(&self, count: usize, generator: &mut Generator) -> Result<Tensor> {
@@ -190,8 +189,9 @@ fn leading_eigenvectors(matrix: &[Vec<f64>], count: usize) -> (Vec<f64>, Vec<Vec
     let size = matrix.len();
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
     let mut generator = Generator::new(0);
-    let mut vectors: Vec<Vec<f64>> =
-        (0..count).map(|_| (0..size).map(|_| f64::from(generator.normal())).collect()).collect();
+    let mut vectors: Vec<Vec<f64>> = (0..count)
+        .map(|_| (0..size).map(|_| f64::from(generator.normal())).collect())
+        .collect();
     let mut values = vec![0.0; count];
     for _ in 0..ITERATIONS {
         let mut next: Vec<Vec<f64>> =
