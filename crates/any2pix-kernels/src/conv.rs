@@ -5,8 +5,8 @@
 
 use rayon::prelude::*;
 
-use crate::gemm::{Dense, Matrix, Operand, Output, Size, gemm};
-use crate::level::Engine;
+use crate::gemm::{Dense, Matrix, Operand, Output, Size, gemm, rounded_pairs};
+use crate::level::{Engine, vectorised};
 
 /// Shapes of a convolution: `x` `(batch, height, width, inputs)`, `weight`
 /// `(outputs, inputs, kernel_height, kernel_width)`.
@@ -56,56 +56,68 @@ impl ConvShape {
 
 /// The virtual matrix of patches: one row for each position of a grid, columns `(tap, channel)`.
 ///
-/// Tap `t` of grid position `p` reads the pixel `(p · step + shift ± t) / zoom`, zero if that is
+/// Tap `t` of grid position `p` reads the pixel `(p · step + shift + t) / zoom`, zero if that is
 /// no whole number or outside.
 struct Patches<'a> {
     data: &'a [f32],
+    /// `data` rounded to pairs of bfloat16, where the kernel wants them.
+    pairs: Option<Vec<u32>>,
     /// Rows, columns, channels of `data`.
     size: (usize, usize, usize),
     grid: (usize, usize),
-    kernel_width: usize,
+    kernel: (usize, usize),
     step: isize,
-    shift: isize,
-    sign: isize,
+    shift: (isize, isize),
     zoom: isize,
 }
 
 impl<'a> Patches<'a> {
     fn of_input(x: &'a [f32], shape: &ConvShape) -> Self {
+        let shift = -(shape.padding as isize);
         Self {
             data: x,
+            pairs: None,
             size: (shape.height, shape.width, shape.inputs),
             grid: shape.output_size(),
-            kernel_width: shape.kernel.1,
+            kernel: shape.kernel,
             step: shape.stride as isize,
-            shift: -(shape.padding as isize),
-            sign: 1,
+            shift: (shift, shift),
             zoom: 1,
         }
     }
 
+    /// For the gradient by data: taps run backwards, see [`FlippedTaps`].
     fn of_output(gradient: &'a [f32], shape: &ConvShape) -> Self {
         let (height, width) = shape.output_size();
+        let shift = |kernel: usize| shape.padding as isize + 1 - kernel as isize;
         Self {
             data: gradient,
+            pairs: None,
             size: (height, width, shape.outputs),
             grid: (shape.height, shape.width),
-            kernel_width: shape.kernel.1,
+            kernel: shape.kernel,
             step: 1,
-            shift: shape.padding as isize,
-            sign: -1,
+            shift: (shift(shape.kernel.0), shift(shape.kernel.1)),
             zoom: shape.stride as isize,
         }
     }
 
-    /// Start of the pixel that a tap of a row reads, if there is one.
+    /// Rounds the data once instead of once for each tap, if the engine rounds at all.
+    fn rounded(mut self, engine: Engine) -> Self {
+        if self.size.2.is_multiple_of(2) {
+            self.pairs = rounded_pairs(engine, self.data);
+        }
+        self
+    }
+
+    /// Picture, row and column where the patch of a grid position starts.
     #[inline]
-    fn pixel(&self, (batch, y, x): (usize, isize, isize), tap: usize) -> Option<usize> {
-        let (height, width, channels) = self.size;
-        let (ky, kx) = (tap / self.kernel_width, tap % self.kernel_width);
-        let y = self.unzoom(y + self.sign * ky as isize, height)?;
-        let x = self.unzoom(x + self.sign * kx as isize, width)?;
-        Some(((batch * height + y) * width + x) * channels)
+    fn origin(&self, row: usize) -> (usize, isize, isize) {
+        let (height, width) = self.grid;
+        let (y, x) = (row / width, row % width);
+        let (picture, y) = (y / height, y % height);
+        let place = |position: usize, shift: isize| position as isize * self.step + shift;
+        (picture, place(y, self.shift.0), place(x, self.shift.1))
     }
 
     #[inline]
@@ -116,73 +128,208 @@ impl<'a> Patches<'a> {
         let whole = position >= 0 && position % self.zoom == 0;
         (whole && position / self.zoom < length as isize).then_some((position / self.zoom) as usize)
     }
+
+    /// Elements `start..start + length` of a row, if they lie side by side in `data`, where a
+    /// pixel has `channels` elements.
+    #[inline]
+    fn run(&self, row: usize, start: usize, length: usize, channels: usize) -> Option<usize> {
+        let line = self.kernel.1 * channels;
+        let (ky, from) = (start / line, start % line);
+        if self.zoom != 1 || from + length > line {
+            return None;
+        }
+        let (picture, y, x) = self.origin(row);
+        let y = self.unzoom(y + ky as isize, self.size.0)?;
+        let first = x * channels as isize + from as isize;
+        let inside = first >= 0 && first as usize + length <= self.size.1 * channels;
+        inside.then(|| (picture * self.size.0 + y) * self.size.1 * channels + first as usize)
+    }
+
+    /// Copies elements of a row from `start` on; pixels of `data` have `channels` elements.
+    #[inline]
+    fn gather<T: Copy + Default>(
+        &self,
+        (data, channels): (&[T], usize),
+        row: usize,
+        start: usize,
+        to: &mut [T],
+    ) {
+        let (picture, y, x) = self.origin(row);
+        let line = self.kernel.1 * channels;
+        let (mut ky, mut from) = (start / line, start % line);
+        let mut rest = to;
+        while !rest.is_empty() {
+            let length = rest.len().min(line - from);
+            let (piece, after) = std::mem::take(&mut rest).split_at_mut(length);
+            rest = after;
+            match self.unzoom(y + ky as isize, self.size.0).filter(|_| ky < self.kernel.0) {
+                None => piece.fill(T::default()),
+                Some(y) => {
+                    let at = (picture * self.size.0 + y) * self.size.1 * channels;
+                    let pixels = &data[at..at + self.size.1 * channels];
+                    self.gather_line((pixels, channels), x, from, piece);
+                }
+            }
+            ky += 1;
+            from = 0;
+        }
+    }
+
+    /// Copies elements of the taps of one kernel row, whose first tap is at column `x`.
+    #[inline]
+    fn gather_line<T: Copy + Default>(
+        &self,
+        (pixels, channels): (&[T], usize),
+        x: isize,
+        from: usize,
+        to: &mut [T],
+    ) {
+        if self.zoom == 1 {
+            let first = x * channels as isize + from as isize;
+            let left = (-first).clamp(0, to.len() as isize) as usize;
+            let end = (pixels.len() as isize - first).clamp(left as isize, to.len() as isize);
+            let end = end as usize;
+            to[..left].fill(T::default());
+            to[end..].fill(T::default());
+            if left < end {
+                let at = (first + left as isize) as usize;
+                to[left..end].copy_from_slice(&pixels[at..at + end - left]);
+            }
+            return;
+        }
+        let (mut kx, mut channel) = (from / channels, from % channels);
+        let mut rest = to;
+        while !rest.is_empty() {
+            let length = rest.len().min(channels - channel);
+            let (piece, after) = std::mem::take(&mut rest).split_at_mut(length);
+            rest = after;
+            match self.unzoom(x + kx as isize, self.size.1) {
+                None => piece.fill(T::default()),
+                Some(x) => {
+                    let at = x * channels + channel;
+                    piece.copy_from_slice(&pixels[at..at + length]);
+                }
+            }
+            kx += 1;
+            channel = 0;
+        }
+    }
 }
 
 impl Matrix for Patches<'_> {
     #[inline]
     fn row<'b>(&'b self, row: usize, column: usize, buffer: &'b mut [f32]) -> &'b [f32] {
-        let (height, width) = self.grid;
         let channels = self.size.2;
-        let place = |position: usize| position as isize * self.step + self.shift;
-        let origin = (row / (height * width), place(row / width % height), place(row % width));
-        let (mut tap, mut channel) = (column / channels, column % channels);
-        if channel + buffer.len() <= channels {
-            return match self.pixel(origin, tap) {
-                Some(start) => &self.data[start + channel..start + channel + buffer.len()],
-                None => {
-                    buffer.fill(0.0);
-                    buffer
-                }
-            };
+        if let Some(start) = self.run(row, column, buffer.len(), channels) {
+            return &self.data[start..start + buffer.len()];
         }
-        let mut rest = &mut *buffer;
-        while !rest.is_empty() {
-            let len = rest.len().min(channels - channel);
-            let (piece, after) = rest.split_at_mut(len);
-            match self.pixel(origin, tap) {
-                Some(start) => {
-                    let start = start + channel;
-                    piece.copy_from_slice(&self.data[start..start + len]);
-                }
-                None => piece.fill(0.0),
-            }
-            rest = after;
-            tap += 1;
-            channel = 0;
-        }
+        self.gather((self.data, channels), row, column, buffer);
         buffer
+    }
+
+    #[inline]
+    fn pairs(&self, row: usize, lane: usize, to: &mut [u32]) -> bool {
+        let Some(pairs) = &self.pairs else { return false };
+        self.gather((pairs, self.size.2 / 2), row, lane, to);
+        true
+    }
+}
+
+vectorised! {
+    /// The transpose of `from`, rows of `width`: rows of `from.len() / width`.
+    fn transpose(level: Level, from: &[f32], width: usize, to: &mut [f32]) {
+        let height = from.len() / width;
+        if width == 9 {
+            // 3×3 kernels: sixteen rows of nine at a time, so that reads and writes both stay
+            // in a few cache lines.
+            let whole = height / 16 * 16;
+            for start in (0..whole).step_by(16) {
+                let block = &from[start * 9..start * 9 + 144];
+                for tap in 0..9 {
+                    let to = &mut to[tap * height + start..tap * height + start + 16];
+                    for i in 0..16 {
+                        to[i] = block[i * 9 + tap];
+                    }
+                }
+            }
+            for row in whole..height {
+                for tap in 0..9 {
+                    to[tap * height + row] = from[row * 9 + tap];
+                }
+            }
+            return;
+        }
+        for (row, from) in from.chunks_exact(width).enumerate() {
+            for (column, value) in from.iter().enumerate() {
+                to[column * height + row] = *value;
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// [`transpose`] to rows of nine.
+    fn transpose_to_nine(level: Level, from: &[f32], to: &mut [f32]) {
+        let width = from.len() / 9;
+        let whole = width / 16 * 16;
+        for start in (0..whole).step_by(16) {
+            let block = &mut to[start * 9..start * 9 + 144];
+            for tap in 0..9 {
+                let from = &from[tap * width + start..tap * width + start + 16];
+                for i in 0..16 {
+                    block[i * 9 + tap] = from[i];
+                }
+            }
+        }
+        for row in whole..width {
+            for tap in 0..9 {
+                to[row * 9 + tap] = from[tap * width + row];
+            }
+        }
     }
 }
 
 /// `(outputs, inputs, taps)` → `(outputs, taps, inputs)`.
-fn taps_before_inputs(weight: &[f32], shape: &ConvShape) -> Vec<f32> {
-    let (inputs, taps) = (shape.inputs, shape.taps());
+fn taps_before_inputs(engine: Engine, weight: &[f32], shape: &ConvShape) -> Vec<f32> {
     let mut to = vec![0.0; weight.len()];
-    let size = (inputs * taps).max(1);
-    to.par_chunks_exact_mut(size).zip(weight.par_chunks_exact(size)).with_min_len(16).for_each(
-        |(to, from)| {
-            for (tap, to) in to.chunks_exact_mut(inputs).enumerate() {
-                for (to, from) in to.iter_mut().zip(from[tap..].iter().step_by(taps)) {
-                    *to = *from;
-                }
-            }
-        },
-    );
+    let size = (shape.inputs * shape.taps()).max(1);
+    to.par_chunks_exact_mut(size)
+        .zip(weight.par_chunks_exact(size))
+        .with_min_len(16)
+        .for_each(|(to, from)| transpose(engine.level(), from, shape.taps(), to));
     to
 }
 
-/// `(outputs, inputs, taps)` → `(taps, outputs, inputs)`.
-fn taps_before_outputs(weight: &[f32], shape: &ConvShape) -> Vec<f32> {
-    let (inputs, outputs, taps) = (shape.inputs, shape.outputs, shape.taps());
-    let mut to = vec![0.0; weight.len()];
-    to.par_chunks_exact_mut(inputs.max(1)).with_min_len(128).enumerate().for_each(|(row, to)| {
-        let (tap, output) = (row / outputs, row % outputs);
-        let from = &weight[output * inputs * taps + tap..];
-        for (to, from) in to.iter_mut().zip(from.iter().step_by(taps)) {
-            *to = *from;
-        }
-    });
-    to
+/// `(outputs, taps, inputs)` → `(outputs, inputs, taps)`.
+fn inputs_before_taps(engine: Engine, from: &[f32], shape: &ConvShape, to: &mut [f32]) {
+    let size = (shape.inputs * shape.taps()).max(1);
+    to.par_chunks_exact_mut(size).zip(from.par_chunks_exact(size)).with_min_len(16).for_each(
+        |(to, from)| {
+            if shape.taps() == 9 {
+                transpose_to_nine(engine.level(), from, to);
+            } else {
+                transpose(engine.level(), from, shape.inputs, to);
+            }
+        },
+    );
+}
+
+/// `(taps, outputs, inputs)`, the last tap first, of weights whose memory is
+/// `(outputs, taps, inputs)`.
+struct FlippedTaps<'a> {
+    weight: &'a [f32],
+    taps: usize,
+    outputs: usize,
+    inputs: usize,
+}
+
+impl Matrix for FlippedTaps<'_> {
+    #[inline]
+    fn row<'b>(&'b self, row: usize, column: usize, buffer: &'b mut [f32]) -> &'b [f32] {
+        let (tap, output) = (self.taps - 1 - row / self.outputs, row % self.outputs);
+        let start = (output * self.taps + tap) * self.inputs + column;
+        &self.weight[start..start + buffer.len()]
+    }
 }
 
 /// `y = x ⋆ weight + bias`, `y` `(batch, h', w', outputs)`.
@@ -199,8 +346,8 @@ pub fn conv2d(
         let (x, weight) = (Operand::rows_along_k(&x), Operand::rows_along_k(&weight));
         return gemm(engine, size, x, weight, output);
     }
-    let patches = Patches::of_input(x, shape);
-    let weight = taps_before_inputs(weight, shape);
+    let patches = Patches::of_input(x, shape).rounded(engine);
+    let weight = taps_before_inputs(engine, weight, shape);
     let weight = Dense::new(&weight, size.k);
     let (patches, weight) = (Operand::rows_along_k(&patches), Operand::rows_along_k(&weight));
     gemm(engine, size, patches, weight, output);
@@ -222,9 +369,10 @@ pub fn conv2d_by_data(
             (Operand::rows_along_k(&gradient), Operand::rows_across_k(&weight));
         return gemm(engine, size, gradient, weight, output);
     }
-    let patches = Patches::of_output(gradient, shape);
-    let weight = taps_before_outputs(weight, shape);
-    let weight = Dense::new(&weight, size.n);
+    let patches = Patches::of_output(gradient, shape).rounded(engine);
+    let weight = taps_before_inputs(engine, weight, shape);
+    let (taps, outputs, inputs) = (shape.taps(), shape.outputs, shape.inputs);
+    let weight = FlippedTaps { weight: &weight, taps, outputs, inputs };
     let (patches, weight) = (Operand::rows_along_k(&patches), Operand::rows_across_k(&weight));
     gemm(engine, size, patches, weight, output);
 }
@@ -249,14 +397,7 @@ pub fn conv2d_by_weight(
     let mut sums = vec![0.0; size.m * size.n];
     let output = Output { data: &mut sums, stride: size.n, bias: None, accumulate: false };
     gemm(engine, size, gradient, Operand::rows_across_k(&patches), output);
-    let rows = by_weight.par_chunks_exact_mut(size.n).zip(sums.par_chunks_exact(size.n));
-    rows.with_min_len(16).for_each(|(to, from)| {
-        for (tap, from) in from.chunks_exact(inputs).enumerate() {
-            for (to, from) in to[tap..].iter_mut().step_by(taps).zip(from) {
-                *to = *from;
-            }
-        }
-    });
+    inputs_before_taps(engine, &sums, shape, by_weight);
 }
 
 #[cfg(test)]

@@ -157,18 +157,28 @@ impl Kernel {
         }
     }
 
-    /// One lane of many columns: `low` is the row of its first element along k, `high` of the
-    /// second, if a lane has two.
+    /// One lane of many columns, in pieces of `width` that lie `panel` apart: `low` is the row
+    /// of its first element along k, `high` of the second, if a lane has two.
     #[inline]
-    pub(crate) fn across(self, low: &[f32], high: &[f32], to: &mut [u32]) {
-        #[cfg(target_arch = "x86_64")]
-        if self.depth() == 2 {
-            // SAFETY: kernels of two elements a lane run only where bfloat16 was detected.
-            return unsafe { micro_avx512::pairs_across(low, high, to) };
-        }
-        let _ = high;
-        for (to, from) in to.iter_mut().zip(low) {
-            *to = from.to_bits();
+    pub(crate) fn across(
+        self,
+        low: &[f32],
+        high: &[f32],
+        to: &mut [u32],
+        (width, panel): (usize, usize),
+    ) {
+        for (i, (low, high)) in low.chunks(width).zip(high.chunks(width)).enumerate() {
+            let to = &mut to[i * panel..i * panel + low.len()];
+            #[cfg(target_arch = "x86_64")]
+            if self.depth() == 2 {
+                // SAFETY: kernels of two elements a lane run only where bfloat16 was detected.
+                unsafe { micro_avx512::pairs_across(low, high, to) };
+                continue;
+            }
+            let _ = high;
+            for (to, from) in to.iter_mut().zip(low) {
+                *to = from.to_bits();
+            }
         }
     }
 

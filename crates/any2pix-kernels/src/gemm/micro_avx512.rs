@@ -94,17 +94,24 @@ pub(crate) fn pairs_along(from: &[f32], to: &mut [u32]) {
     }
 }
 
+/// 0, 16, 1, 17, …: the order that interleaves the halves of a register of words.
+const INTERLEAVED: [u16; 32] = {
+    let mut order = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        order[i] = (i / 2 + 16 * (i % 2)) as u16;
+        i += 1;
+    }
+    order
+};
+
 /// Rounds two rows to bfloat16 and interleaves them: lane `i` holds `low[i]`, then `high[i]`.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub(crate) fn pairs_across(low: &[f32], high: &[f32], to: &mut [u32]) {
     let count = low.len().min(high.len()).min(to.len());
-    let mut order = [0u16; 32];
-    for (i, slot) in order.iter_mut().enumerate() {
-        *slot = (i / 2 + 16 * (i % 2)) as u16;
-    }
-    // SAFETY: `order` is 64 bytes; masks keep reads and writes below `count`.
+    // SAFETY: `INTERLEAVED` is 64 bytes; masks keep reads and writes below `count`.
     unsafe {
-        let order = _mm512_loadu_si512(order.as_ptr().cast());
+        let order = _mm512_loadu_si512(INTERLEAVED.as_ptr().cast());
         for start in (0..count).step_by(16) {
             let mask = mask(count - start);
             let low = _mm512_maskz_loadu_ps(mask, low.as_ptr().add(start));

@@ -16,6 +16,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::level::{Engine, vectorised};
+use crate::math::sum2;
 use crate::scratch::{Lanes, Shared, thread_scratch};
 use kernel::{Kernel, MAX_TILE};
 use pack::{APanels, Block, Rows, pack_a, pack_b};
@@ -27,11 +28,22 @@ const TASK_SIDE: usize = 128;
 /// Products smaller than this run on the calling thread.
 const PARALLEL_FROM: usize = 1 << 18;
 
+/// Up to this many rows, packing B would cost more than it saves (decoding, embeddings).
+const FEW_ROWS: usize = 3;
+
 /// A matrix that can show pieces of its rows.
 pub trait Matrix: Sync {
     /// `buffer.len()` elements of `row` from `column`: a view if they lie side by side in
     /// memory, otherwise copied into `buffer`.
     fn row<'a>(&'a self, row: usize, column: usize, buffer: &'a mut [f32]) -> &'a [f32];
+
+    /// Writes pairs of bfloat16 of `row` from pair `lane` on, zeros beyond its end; false if the
+    /// matrix has none at hand.
+    #[inline]
+    fn pairs(&self, row: usize, lane: usize, to: &mut [u32]) -> bool {
+        let _ = (row, lane, to);
+        false
+    }
 }
 
 /// Rows in memory, `stride` apart.
@@ -82,6 +94,10 @@ impl<'a, M: Matrix> Operand<'a, M> {
     /// Each row is one row of the result (A) or one column (B), running along k.
     pub fn rows_along_k(matrix: &'a M) -> Self {
         Self { matrix, orientation: Orientation::RowsAlongK }
+    }
+
+    fn is_along(&self) -> bool {
+        self.orientation == Orientation::RowsAlongK
     }
 
     /// Row `i` holds the i-th element along k of every row (A) or column (B) of the result.
@@ -182,6 +198,9 @@ fn start<A: Matrix, B: Matrix>(
     if k == 0 {
         return without_products(size, output);
     }
+    if m <= FEW_ROWS && a.is_along() && b.is_along() {
+        return few_rows(engine, size, (a.matrix, b.matrix), output, parallel);
+    }
     let kernel = Kernel::of(engine);
     let lanes = k.div_ceil(kernel.depth()).next_multiple_of(kernel.lane_multiple());
     let block_lanes = lanes.min(BLOCK_LANES);
@@ -214,6 +233,41 @@ fn without_products(size: Size, output: Output<'_>) {
     }
 }
 
+/// A product of few rows: dot products with the rows of B where they lie.
+fn few_rows<A: Matrix, B: Matrix>(
+    engine: Engine,
+    Size { m, n, k }: Size,
+    (a, b): (&A, &B),
+    output: Output<'_>,
+    parallel: bool,
+) {
+    let (mut a_rows, mut buffer) = (vec![0.0; m * k], vec![0.0; k]);
+    for (i, row) in a_rows.chunks_exact_mut(k).enumerate() {
+        row.copy_from_slice(a.row(i, 0, &mut buffer));
+    }
+    let (to, stride, accumulate) = (Shared::new(output.data), output.stride, output.accumulate);
+    let columns = (PARALLEL_FROM / 8 / k).clamp(8, n.max(8));
+    for_each(parallel, n.div_ceil(columns), |task| {
+        let mut buffer = vec![0.0; k];
+        for j in task * columns..((task + 1) * columns).min(n) {
+            let b_row = b.row(j, 0, &mut buffer);
+            for (i, a_row) in a_rows.chunks_exact(k).enumerate() {
+                let sum = dot(engine.level(), a_row, b_row);
+                let sum = output.bias.map_or(sum, |bias| sum + bias[j]);
+                // SAFETY: each task has its own columns.
+                let to = unsafe { to.part(i * stride + j, 1) };
+                to[0] = if accumulate { to[0] + sum } else { sum };
+            }
+        }
+    });
+}
+
+vectorised! {
+    fn dot(level: Level, a: &[f32], b: &[f32]) -> f32 {
+        sum2(a, b, |a, b| a * b)
+    }
+}
+
 /// Runs `work` for each index below `count`.
 fn for_each(parallel: bool, count: usize, work: impl Fn(usize) + Sync + Send) {
     if parallel && count > 1 {
@@ -221,6 +275,21 @@ fn for_each(parallel: bool, count: usize, work: impl Fn(usize) + Sync + Send) {
     } else {
         (0..count).for_each(work);
     }
+}
+
+/// All of `x` as pairs of bfloat16, if the engine multiplies those.
+pub(crate) fn rounded_pairs(engine: Engine, x: &[f32]) -> Option<Vec<u32>> {
+    const CHUNK: usize = 1 << 13;
+    let kernel = Kernel::of(engine);
+    if kernel.depth() != 2 {
+        return None;
+    }
+    let mut pairs = vec![0; x.len().div_ceil(2)];
+    pairs
+        .par_chunks_mut(CHUNK)
+        .zip(x.par_chunks(2 * CHUNK))
+        .for_each(|(to, from)| kernel.along(from, to));
+    Some(pairs)
 }
 
 /// Cuts `len` into pieces of at most `most`, multiples of `unit`, at least `wanted` if possible.
@@ -371,16 +440,27 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
             let bias = self.bias.filter(|_| lane == 0).map(|bias| &bias[j..j + wide]);
             for (i, a) in rows.clone().step_by(height).zip(a.chunks_exact(self.a_panels.size)) {
                 self.kernel.run(lanes, a, strides, b, &mut tile.0);
-                for (r, sums) in
-                    tile.0.chunks_exact(width).take(rows.end - i).enumerate().take(height)
-                {
-                    // SAFETY: each task has its own rows and columns.
-                    let to = unsafe { self.output.part((i + r) * self.stride + j, wide) };
-                    merge(self.kernel.level(), &sums[..wide], bias, accumulate, to);
-                }
+                let place = Place {
+                    output: self.output,
+                    at: i * self.stride + j,
+                    stride: self.stride,
+                    rows: (rows.end - i).min(height),
+                    columns: wide,
+                };
+                merge(self.kernel.level(), &tile.0, width, bias, accumulate, place);
             }
         }
     }
+}
+
+/// Where a tile goes: rows and columns that no other task touches.
+#[derive(Clone, Copy)]
+struct Place {
+    output: Shared<f32>,
+    at: usize,
+    stride: usize,
+    rows: usize,
+    columns: usize,
 }
 
 #[repr(align(64))]
@@ -388,20 +468,19 @@ struct Tile([f32; MAX_TILE]);
 
 vectorised! {
     fn merge(
-        level: Level, sums: &[f32], bias: Option<&[f32]>, accumulate: bool, to: &mut [f32],
+        level: Level, tile: &[f32; MAX_TILE], width: usize, bias: Option<&[f32]>,
+        accumulate: bool, place: Place,
     ) {
-        match (bias, accumulate) {
-            (None, false) => to.copy_from_slice(sums),
-            (None, true) => to.iter_mut().zip(sums).for_each(|(to, sum)| *to += sum),
-            (Some(bias), false) => {
-                for ((to, sum), bias) in to.iter_mut().zip(sums).zip(bias) {
-                    *to = sum + bias;
-                }
+        for (row, sums) in tile.chunks_exact(width).take(place.rows).enumerate() {
+            // SAFETY: each task has its own places.
+            let to = unsafe { place.output.part(place.at + row * place.stride, place.columns) };
+            if accumulate {
+                to.iter_mut().zip(sums).for_each(|(to, sum)| *to += sum);
+            } else {
+                to.copy_from_slice(&sums[..place.columns]);
             }
-            (Some(bias), true) => {
-                for ((to, sum), bias) in to.iter_mut().zip(sums).zip(bias) {
-                    *to += sum + bias;
-                }
+            if let Some(bias) = bias {
+                to.iter_mut().zip(bias).for_each(|(to, bias)| *to += bias);
             }
         }
     }

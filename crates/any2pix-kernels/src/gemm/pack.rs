@@ -85,7 +85,10 @@ pub(super) fn pack_a<M: Matrix>(
         let buffer = sized(&mut rows.low, k1 - k0);
         for (i, row) in (block.start..block.end).enumerate() {
             let at = i / height * layout.size + i % height * layout.row;
-            kernel.along(a.matrix.row(row, k0, buffer), &mut to[at..at + block.lanes]);
+            let to = &mut to[at..at + block.lanes];
+            if kernel.depth() != 2 || !a.matrix.pairs(row, block.lane, to) {
+                kernel.along(a.matrix.row(row, k0, buffer), to);
+            }
         }
         return;
     }
@@ -176,9 +179,6 @@ fn pack_across<M: Matrix>(
             Some(row) => matrix.row(row, block.start, high_buffer),
             None => &*zeros,
         };
-        for (i, (low, high)) in low.chunks(width).zip(high.chunks(width)).enumerate() {
-            let at = i * panel + lane * width;
-            kernel.across(low, high, &mut to[at..at + low.len()]);
-        }
+        kernel.across(low, high, &mut to[lane * width..], (width, panel));
     }
 }

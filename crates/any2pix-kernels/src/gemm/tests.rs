@@ -51,6 +51,7 @@ fn check(engine: Engine, size: Size, seed: u64) {
 #[test]
 fn equals_the_plain_loop_at_every_level() {
     let sizes = [
+        (3, 50, 40),
         (1, 1, 1),
         (5, 3, 7),
         (37, 41, 33),

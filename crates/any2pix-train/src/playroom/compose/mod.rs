@@ -55,6 +55,16 @@ pub(super) fn sample(
     }
 }
 
+/// `sprite` as a reference in an edit of `split` would show it.
+pub(super) fn reference_picture(
+    world: &World,
+    generator: &mut Generator,
+    split: Split,
+    sprite: &Arc<RgbaImage>,
+) -> RgbaImage {
+    Composer::new(world, generator, split, Kind::Add).reference_picture(sprite)
+}
+
 /// A thing that was picked for an edit, and how it is referred to.
 #[derive(Clone, Debug)]
 pub(super) struct Pick {
