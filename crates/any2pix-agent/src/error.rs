@@ -96,6 +96,12 @@ pub enum AgentError {
         /// Names of known objects, nearest first.
         nearest: Vec<String>,
     },
+    /// The planner gives no plan.
+    #[error("{error}")]
+    Planning {
+        /// What it says.
+        error: BoxedHint,
+    },
     /// The planner's answer cannot be carried out.
     #[error("no edit follows from the plan `{text}`: {reason}")]
     NoPlan {
@@ -184,7 +190,9 @@ impl AgentError {
 impl Hint for AgentError {
     fn hints(&self) -> Vec<String> {
         let hint = match self {
-            Self::Media { error, .. } | Self::Weights { error, .. } => return error.hints(),
+            Self::Media { error } | Self::Planning { error } | Self::Weights { error, .. } => {
+                return error.hints();
+            }
             Self::Syntax { .. } => "a reference is `[path]`; write `\\[` for a bracket in the text",
             Self::EmptyInstruction => "say what to do, as in `add [dog.ogg] to [park.jpg]`",
             Self::TooMany { .. } => "split the edit into several",

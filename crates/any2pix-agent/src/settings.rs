@@ -27,8 +27,9 @@ pub struct EditSettings {
     pub guidance: f64,
     /// Guidance towards the reference pictures; 1 is none.
     pub image_guidance: f64,
-    /// 1 starts from the inverted source, 0 from noise alone.
-    pub alpha: f64,
+    /// 1 starts from the source (inverted, or noised as the decoder has it), 0 from noise alone;
+    /// `None` is the decoder's own habit.
+    pub alpha: Option<f64>,
     /// Weights of the base, the generated and the refined embedding in the condition.
     pub mix: [f64; 3],
     /// Norm of the condition.
@@ -58,7 +59,7 @@ impl Default for EditSettings {
             steps: 20,
             guidance: 2.0,
             image_guidance: 1.0,
-            alpha: 0.7,
+            alpha: None,
             mix: [0.0, 0.4, 1.0],
             norm: 20.0,
             strength: 1.0,
@@ -107,7 +108,7 @@ impl SettingsPatch {
         put(&mut settings.steps, &self.steps);
         put(&mut settings.guidance, &self.guidance);
         put(&mut settings.image_guidance, &self.image_guidance);
-        put(&mut settings.alpha, &self.alpha);
+        settings.alpha = self.alpha.or(settings.alpha);
         put(&mut settings.mix, &self.mix);
         put(&mut settings.norm, &self.norm);
         put(&mut settings.strength, &self.strength);
@@ -122,6 +123,14 @@ impl SettingsPatch {
 }
 
 impl EditSettings {
+    /// The alpha that is in force.
+    pub fn alpha(&self) -> f64 {
+        self.alpha.unwrap_or(match self.decoder {
+            Decoder::Source => 0.0,
+            Decoder::Inversion => 0.7,
+        })
+    }
+
     /// An error for the first setting that is out of its range.
     pub fn validate(&self) -> Result<(), AgentError> {
         let within = |name: &'static str, value: f64, low: f64, high: f64| {
@@ -135,7 +144,7 @@ impl EditSettings {
         within("--steps", self.steps as f64, 1.0, 1000.0)?;
         within("--guidance", self.guidance, 0.0, 50.0)?;
         within("--image-guidance", self.image_guidance, 0.0, 50.0)?;
-        within("--alpha", self.alpha, 0.0, 1.0)?;
+        within("--alpha", self.alpha(), 0.0, 1.0)?;
         for weight in self.mix {
             within("--mix", weight, -10.0, 10.0)?;
         }
@@ -167,7 +176,7 @@ mod tests {
         let wrong: [(&str, Change); 8] = [
             ("--steps", |s| s.steps = 0),
             ("--guidance", |s| s.guidance = f64::NAN),
-            ("--alpha", |s| s.alpha = 1.01),
+            ("--alpha", |s| s.alpha = Some(1.01)),
             ("--mix", |s| s.mix = [1.0, 0.0, 0.0]),
             ("--mix", |s| s.mix[2] = f64::INFINITY),
             ("--norm", |s| s.norm = 0.0),
@@ -188,8 +197,11 @@ mod tests {
             serde_json::from_str(r#"{"alpha": 0.5, "decoder": "inversion"}"#).unwrap();
         let mut settings = EditSettings::default();
         patch.apply(&mut settings);
-        let expected =
-            EditSettings { alpha: 0.5, decoder: Decoder::Inversion, ..EditSettings::default() };
+        let expected = EditSettings {
+            alpha: Some(0.5),
+            decoder: Decoder::Inversion,
+            ..EditSettings::default()
+        };
         assert_eq!(settings, expected);
         assert!(serde_json::from_str::<SettingsPatch>(r#"{"alpa": 1}"#).is_err());
     }

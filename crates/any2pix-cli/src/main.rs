@@ -4,6 +4,8 @@ mod commands;
 mod diagnostics;
 mod interrupt;
 mod printer;
+mod progress;
+mod settings_args;
 
 use std::process::ExitCode;
 

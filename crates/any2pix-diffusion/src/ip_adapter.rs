@@ -5,6 +5,14 @@ use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 
+use crate::DiffusionError;
+use crate::latents::with_norm;
+use crate::sdxl::TimeIds;
+use crate::unet::{
+    AddedConditions, Context, ImagePrompt, UNet2DConditionModel, UNet2DConditionModelConfig,
+    UNetConditions,
+};
+
 /// The numbers of an [`ImageProjModel`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ImageProjModelConfig {
@@ -101,5 +109,70 @@ impl ImageProjModel {
     pub fn unconditional(&self, like: &Tensor, mode: TokenMode) -> Result<Tensor> {
         let zero = like.zeros_like()?;
         self.forward(&zero, &zero, mode, 1.0)
+    }
+}
+
+/// A UNet, its adapter's keys and values, and the projection that feeds them.
+#[derive(Clone, Debug)]
+pub struct AdaptedUNet {
+    /// The model, adapter included.
+    pub unet: UNet2DConditionModel,
+    /// Embeddings to image-prompt tokens.
+    pub image_proj: ImageProjModel,
+}
+
+impl AdaptedUNet {
+    /// Builds the UNet from `unet`, and `image_proj.*` and `ip_adapter.*` from `adapter`.
+    pub fn load(
+        unet: VarBuilder,
+        adapter: VarBuilder,
+        config: &UNet2DConditionModelConfig,
+        adapter_config: &ImageProjModelConfig,
+    ) -> std::result::Result<Self, DiffusionError> {
+        let mut unet = UNet2DConditionModel::load(unet, config)?;
+        unet.load_ip_adapter(adapter.pp("ip_adapter"))?;
+        let image_proj = ImageProjModel::load(adapter.pp("image_proj"), adapter_config)?;
+        Ok(Self { unet, image_proj })
+    }
+
+    /// Conditions of a model without text encoders: tokens of both embeddings, one empty text
+    /// token, and the direction of the picture's embedding where SDXL has pooled text. A zero row
+    /// stands for an embedding that is not given.
+    ///
+    /// # Shapes
+    /// `generated`, `subject` `(b, e)`; `size` height and width in pixels.
+    pub fn conditions(
+        &self,
+        generated: &Tensor,
+        subject: &Tensor,
+        size: (usize, usize),
+        scale: f64,
+    ) -> Result<UNetConditions> {
+        let (b, device) = (generated.dim(0)?, generated.device());
+        let tokens = self.image_proj.forward(generated, subject, TokenMode::Both, 1.0)?;
+        let encoder_hidden_states = Tensor::zeros((b, 1, tokens.dim(2)?), tokens.dtype(), device)?;
+        let ids = TimeIds { size, aesthetic_score: None }.tensor(device)?;
+        let added = AddedConditions {
+            text_embeds: with_norm(generated, 1.0)?,
+            time_ids: Tensor::cat(&vec![&ids; b], 0)?,
+        };
+        let image_prompt = Some(ImagePrompt { tokens, scale });
+        let context = Context { encoder_hidden_states, image_prompt };
+        Ok(UNetConditions { context, added: Some(added) })
+    }
+
+    /// [`Self::conditions`] for guidance: of no embeddings at all, then of these.
+    ///
+    /// # Shapes
+    /// `generated`, `subject` `(b, e)` → conditions of `2b` items.
+    pub fn guided_conditions(
+        &self,
+        generated: &Tensor,
+        subject: &Tensor,
+        size: (usize, usize),
+        scale: f64,
+    ) -> Result<UNetConditions> {
+        let both = |t: &Tensor| Tensor::cat(&[&t.zeros_like()?, t], 0);
+        self.conditions(&both(generated)?, &both(subject)?, size, scale)
     }
 }

@@ -32,7 +32,7 @@ pub fn variants(settings: &EditSettings) -> Vec<(String, EditSettings)> {
     for tenths in [4, 6, 8, 10] {
         let alpha = f64::from(tenths) / 10.0;
         let changed = with(&|s| {
-            s.alpha = alpha;
+            s.alpha = Some(alpha);
             s.decoder = Decoder::Inversion;
         });
         all.push((format!("inversion, alpha {alpha:.1}"), changed));

@@ -13,6 +13,7 @@ pub mod playroom;
 pub mod prefetch;
 pub mod progress;
 pub mod recipe;
+pub mod recipes;
 pub mod run_dir;
 pub mod schedule;
 pub mod settings;

@@ -1,5 +1,6 @@
 //! `any2pix doctor`: what this build and this machine are.
 
+use any2pix_agent::store::ModelStore;
 use serde_json::json;
 
 use crate::diagnostics::{Exit, Failure};
@@ -10,11 +11,19 @@ use crate::printer::Printer;
 pub(crate) struct Args {}
 
 pub(super) fn run(_args: &Args, printer: &Printer) -> Result<Exit, Failure> {
+    let parts = ["imagebind", "llm", "prior", "vae", "unet", "unet_inversion", "locator"];
+    let carries = |part: &&str| {
+        let path = format!("{part}/model.safetensors");
+        ModelStore::embedded().find(&path).is_ok_and(|file| file.is_some())
+    };
+    let (carried, missing): (Vec<&str>, Vec<&str>) = parts.into_iter().partition(carries);
     let facts = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "target": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         "cores": std::thread::available_parallelism().map_or(1, usize::from),
         "threads": rayon::current_num_threads(),
+        "embedded": carried.join(" "),
+        "missing": missing.join(" "),
     });
     if printer.json {
         printer.document(&facts);

@@ -3,6 +3,9 @@
 mod completions;
 mod data;
 mod doctor;
+mod edit;
+mod gallery;
+mod parity;
 mod train;
 
 use clap::Subcommand;
@@ -13,6 +16,12 @@ use crate::printer::Printer;
 /// What any2pix can be asked to do.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Edit a picture, or make one from nothing.
+    Edit(edit::Args),
+    /// Manage galleries: what words and sounds look like.
+    Gallery(gallery::Args),
+    /// Run recorded goldens against this build.
+    Parity(parity::Args),
     /// Say what this build and this machine are.
     Doctor(doctor::Args),
     /// Train one stage of the embedded model, or all of them in order.
@@ -27,6 +36,9 @@ impl Command {
     /// Does it.
     pub(crate) fn run(self, printer: &Printer) -> Result<Exit, Failure> {
         match self {
+            Self::Edit(args) => edit::run(&args, printer),
+            Self::Gallery(args) => gallery::run(&args, printer),
+            Self::Parity(args) => parity::run(&args, printer),
             Self::Doctor(args) => doctor::run(&args, printer),
             Self::Train(args) => train::run(&args, printer),
             Self::Data(args) => data::run(&args, printer),

@@ -1,0 +1,237 @@
+//! `Playroom`: the page; one edit from request to outcome, stage by stage.
+
+use std::path::PathBuf;
+
+use any2pix_llm::{EditPlan, Piece};
+use any2pix_nn::Generator;
+use candle_core::Tensor;
+use image::{DynamicImage, RgbImage};
+
+use crate::components::Components;
+use crate::conditioning::{self, Condition};
+use crate::error::AgentError;
+use crate::gallery::Gallery;
+use crate::inputs::{self, Input, row};
+use crate::knowledge;
+use crate::outcome::{self, EditOutcome, PlanReport, SubjectReport};
+use crate::pipeline::Pipeline;
+use crate::progress::{Progress, Stage};
+use crate::request::{EditRequest, Segment};
+use crate::run::Run;
+use crate::tasks::tasks;
+use crate::workbench::Workbench;
+
+/// The pipeline of a model of InstructAny2Pix's shape with a locator: the embedded one, and any
+/// folder laid out like it.
+pub struct Playroom {
+    components: Components,
+    galleries: Vec<PathBuf>,
+}
+
+/// What an edit knows once it is planned.
+pub(crate) struct Planned {
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) plan: EditPlan,
+    pub(crate) condition: Condition,
+}
+
+impl Playroom {
+    /// A model by name or folder, with further galleries; no weights are read yet.
+    pub fn open(model: &str, galleries: &[PathBuf]) -> Result<Self, AgentError> {
+        Ok(Self { components: Components::open(model)?, galleries: galleries.to_vec() })
+    }
+
+    /// The model's parts.
+    pub fn components(&self) -> &Components {
+        &self.components
+    }
+
+    fn encode(&self, request: &EditRequest, run: &mut Run) -> Result<Vec<Input>, AgentError> {
+        // Refuse what cannot be decoded before any weights are read.
+        let media = request.references.iter().map(inputs::decode).collect::<Result<Vec<_>, _>>()?;
+        let mut perceived = Vec::new();
+        for (reference, media) in request.references.iter().zip(media) {
+            let embedding = inputs::embed(&*self.components.imagebind()?, &media)?;
+            let input = Input { name: reference.name.clone(), media, embedding };
+            for warning in input.warnings() {
+                run.warn(format!("[{}]: {warning}", input.name));
+            }
+            perceived.push(input);
+        }
+        Ok(perceived)
+    }
+
+    fn plan(&self, request: &EditRequest, inputs: &[Input]) -> Result<EditPlan, AgentError> {
+        let piece = |segment: &Segment| match segment {
+            Segment::Text(text) => Piece::Text(text.clone()),
+            Segment::Reference(index) => Piece::Media(*index, inputs[*index].kind()),
+        };
+        let pieces: Vec<Piece> = request.instruction.segments.iter().map(piece).collect();
+        let embeddings: Vec<Vec<f32>> = inputs.iter().map(|i| i.embedding.clone()).collect();
+        self.components
+            .planner()?
+            .plan(&pieces, &embeddings)
+            .map_err(|error| AgentError::Planning { error: Box::new(error) })
+    }
+
+    fn refine(&self, plan: &EditPlan, request: &EditRequest) -> Result<Tensor, AgentError> {
+        let compute = AgentError::compute(Stage::Refine);
+        let generated = row(&plan.gen_embedding).map_err(&compute)?;
+        if !request.settings.refine {
+            return Ok(generated);
+        }
+        let use_of_prior = self.components.index.prior.into();
+        self.components.prior()?.refine(&generated, None, &use_of_prior).map_err(compute)
+    }
+
+    /// The galleries in the order in which they are asked: people's own come first.
+    fn galleries(&self, settings_ask: bool) -> Result<Vec<Gallery<'_>>, AgentError> {
+        if !settings_ask {
+            return Ok(Vec::new());
+        }
+        let encoder = self.components.encoder_hash()?;
+        let mut galleries = Vec::new();
+        for dir in &self.galleries {
+            galleries.push(Gallery::open(dir, &encoder)?);
+        }
+        galleries.extend(Gallery::of_model(&self.components.store, &encoder)?);
+        Ok(galleries)
+    }
+}
+
+impl Pipeline for Playroom {
+    fn edit(
+        &self,
+        request: &EditRequest,
+        progress: &mut dyn Progress,
+    ) -> Result<EditOutcome, AgentError> {
+        let settings = &request.settings;
+        settings.validate()?;
+        let mut run = Run::new(progress);
+        // 1. encode: every picture and sound becomes an embedding
+        let inputs = run.stage(Stage::Encode, |run| self.encode(request, run))?;
+        // 2. plan: instruction and embeddings become base, objects and the target's embedding
+        let galleries = self.galleries(settings.gallery)?;
+        let plan = run.stage(Stage::Plan, |run| {
+            let mut plan = self.plan(request, &inputs)?;
+            knowledge::settle(&mut plan, request, &inputs, &self.components, &galleries, run)?;
+            Ok(plan)
+        })?;
+        // 3. refine: the prior cleans the target's embedding
+        let refined = run.stage(Stage::Refine, |_| self.refine(&plan, request))?;
+        // 4. condition: base, generated and refined embeddings become one
+        let condition = run.stage(Stage::Condition, |_| {
+            let base = plan.base.as_ref().map(|base| base.embedding.as_slice());
+            row(&plan.gen_embedding)
+                .and_then(|generated| conditioning::mix(base, &generated, &refined, settings))
+                .map_err(AgentError::compute(Stage::Condition))
+        })?;
+        // 5. locate, invert, denoise, decode, compose: once for each thing to paint
+        let planned = Planned { inputs, plan, condition };
+        let mut report = report(&planned);
+        let todo = tasks(&planned.plan);
+        if todo.is_empty() {
+            let reason = "it names nothing to change".to_string();
+            return Err(AgentError::NoPlan { text: planned.plan.text.clone(), reason });
+        }
+        run.show_plan(&lines(&report));
+        let mut picture = canvas(&planned, request);
+        for (index, task) in todo.iter().enumerate() {
+            let mut workbench = Workbench {
+                components: &self.components,
+                planned: &planned,
+                settings,
+                galleries: &galleries,
+                generator: Generator::new(settings.seed).fork(&format!("task {index}")),
+                report: &mut report,
+            };
+            picture = workbench.carry_out(*task, picture, &mut run)?;
+        }
+        Ok(EditOutcome {
+            image: with_alpha(picture, &planned),
+            model: self.components.store.name().to_string(),
+            instruction: request.instruction.to_string(),
+            references: outcome::provenance(request),
+            plan: report,
+            settings: settings.clone(),
+            weights: self.components.store.hashes(),
+            timings: run.timings,
+            peak_memory: outcome::peak_memory(),
+            warnings: run.warnings,
+        })
+    }
+}
+
+/// What is painted on: the source, or an empty canvas.
+fn canvas(planned: &Planned, request: &EditRequest) -> RgbImage {
+    let [width, height] = request.settings.size;
+    let base = planned.plan.base.as_ref().and_then(|base| planned.inputs.get(base.reference));
+    match base.and_then(Input::picture) {
+        Some(picture) => picture.rgb.clone(),
+        None => RgbImage::from_pixel(width, height, image::Rgb([127; 3])),
+    }
+}
+
+/// A transparent source keeps its transparency.
+fn with_alpha(picture: RgbImage, planned: &Planned) -> DynamicImage {
+    let base = planned.plan.base.as_ref().and_then(|base| planned.inputs.get(base.reference));
+    let rgba = base.and_then(Input::picture).and_then(|picture| picture.rgba.as_ref());
+    let Some(source) = rgba.filter(|rgba| rgba.dimensions() == picture.dimensions()) else {
+        return DynamicImage::ImageRgb8(picture);
+    };
+    let shown = base.and_then(Input::picture).map(|picture| &picture.rgb);
+    let mut result = DynamicImage::ImageRgb8(picture).into_rgba8();
+    for (x, y, pixel) in result.enumerate_pixels_mut() {
+        let before = shown.map(|rgb| rgb.get_pixel(x, y).0);
+        let untouched = before.is_some_and(|before| before == pixel.0[..3]);
+        if untouched {
+            *pixel = *source.get_pixel(x, y);
+        }
+    }
+    DynamicImage::ImageRgba8(result)
+}
+
+fn report(planned: &Planned) -> PlanReport {
+    let Planned { plan, inputs, .. } = planned;
+    let name = |index: usize| inputs.get(index).map(|input| input.name.clone());
+    let subjects = |role: &'static str, list: &[any2pix_llm::plan::Subject]| {
+        list.iter()
+            .map(|subject| SubjectReport {
+                name: subject.name.clone(),
+                role: role.to_string(),
+                reference: subject.reference.and_then(name),
+                gallery: None,
+                similarity: None,
+                region: None,
+                window: None,
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut all = subjects("remove", &plan.removals);
+    all.extend(subjects("add", &plan.additions));
+    PlanReport {
+        base: plan.base.as_ref().and_then(|base| name(base.reference)),
+        operation: plan.operation.map_or(String::new(), |operation| operation.word().to_string()),
+        caption: plan.caption.clone(),
+        subjects: all,
+        place: plan.place.clone(),
+        look: plan.look.clone(),
+        text: plan.text.clone(),
+    }
+}
+
+/// The plan as people read it.
+fn lines(report: &PlanReport) -> Vec<String> {
+    let mut lines = vec![
+        format!("base       {}", report.base.as_deref().unwrap_or("none: a new picture")),
+        format!("operation  {}", report.operation),
+        format!("caption    {}", report.caption),
+    ];
+    for subject in &report.subjects {
+        let from = subject.reference.as_deref().map_or(String::new(), |r| format!(" [{r}]"));
+        lines.push(format!("{:<10} {}{from}", subject.role, subject.name));
+    }
+    lines.extend(report.place.as_deref().map(|place| format!("place      {place}")));
+    lines.extend(report.look.as_deref().map(|look| format!("look       {look}")));
+    lines
+}

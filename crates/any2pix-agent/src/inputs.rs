@@ -1,0 +1,134 @@
+//! The inputs of an edit: bytes to pictures and sounds, and those to embeddings.
+
+use ::image::{RgbaImage, imageops};
+use any2pix_encoders::audio::{self, AudioLimits, Waveform};
+use any2pix_encoders::image::{self, ImageLimits, Picture};
+use any2pix_encoders::imagebind::ImageBindModel;
+use any2pix_llm::MediaKind;
+use candle_core::{DType, Tensor};
+
+use crate::error::AgentError;
+use crate::progress::Stage;
+use crate::request::Reference;
+
+/// A decoded input.
+#[derive(Clone, Debug)]
+pub enum Media {
+    /// A picture.
+    Image(Picture),
+    /// A sound.
+    Audio(Waveform),
+}
+
+/// An input that the model has perceived.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// What stands between the brackets.
+    pub name: String,
+    /// What it is.
+    pub media: Media,
+    /// Its embedding.
+    pub embedding: Vec<f32>,
+}
+
+impl Input {
+    /// The picture, if it is one.
+    pub fn picture(&self) -> Option<&Picture> {
+        match &self.media {
+            Media::Image(picture) => Some(picture),
+            Media::Audio(_) => None,
+        }
+    }
+
+    /// What the planner calls it.
+    pub fn kind(&self) -> MediaKind {
+        match &self.media {
+            Media::Image(_) => MediaKind::Image,
+            Media::Audio(_) => MediaKind::Audio,
+        }
+    }
+
+    /// What the user should know about the file.
+    pub fn warnings(&self) -> &[String] {
+        match &self.media {
+            Media::Image(picture) => &picture.warnings,
+            Media::Audio(sound) => &sound.warnings,
+        }
+    }
+}
+
+/// True when bytes begin like a sound file; the extension says nothing.
+fn is_sound(bytes: &[u8]) -> bool {
+    let starts = |magic: &[u8]| bytes.starts_with(magic);
+    let wave = (starts(b"RIFF") || starts(b"RF64")) && bytes.get(8..12) == Some(b"WAVE");
+    // An MPEG audio frame: eleven bits of synchronisation and a layer that exists.
+    let mpeg = matches!(bytes, [0xff, second, ..] if second & 0xe0 == 0xe0 && second & 0x06 != 0);
+    wave || starts(b"fLaC") || starts(b"OggS") || starts(b"ID3") || starts(b"FORM") || mpeg
+}
+
+/// Decodes one input.
+pub fn decode(reference: &Reference) -> Result<Media, AgentError> {
+    let name = match &reference.path {
+        Some(path) => path.display().to_string(),
+        None => reference.name.clone(),
+    };
+    let refused = |error| AgentError::Media { error: Box::new(error) };
+    if is_sound(&reference.bytes) {
+        let sound = audio::decode(&name, &reference.bytes, &AudioLimits::default());
+        sound.map(Media::Audio).map_err(refused)
+    } else {
+        let picture = image::decode(&name, &reference.bytes, &ImageLimits::default());
+        picture.map(Media::Image).map_err(refused)
+    }
+}
+
+/// The embedding of a decoded input.
+pub fn embed(imagebind: &ImageBindModel, media: &Media) -> Result<Vec<f32>, AgentError> {
+    let rows = match media {
+        Media::Image(picture) => imagebind.encode_images(std::slice::from_ref(&picture.rgb)),
+        Media::Audio(sound) => imagebind.encode_audio(std::slice::from_ref(sound)),
+    };
+    rows.and_then(|rows| vector(&rows)).map_err(AgentError::compute(Stage::Encode))
+}
+
+/// All numbers of a tensor.
+pub fn vector(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
+    tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1()
+}
+
+/// An embedding as a model takes it.
+///
+/// # Shapes
+/// → `(1, e)`.
+pub fn row(embedding: &[f32]) -> candle_core::Result<Tensor> {
+    Tensor::from_slice(embedding, (1, embedding.len()), &candle_core::Device::Cpu)
+}
+
+/// A picture whose longer side is at most `side`.
+pub fn shrunk(picture: &RgbaImage, side: u32) -> RgbaImage {
+    let longer = picture.width().max(picture.height());
+    if longer <= side {
+        return picture.clone();
+    }
+    let length = |pixels: u32| (u64::from(pixels) * u64::from(side) / u64::from(longer)).max(1);
+    imageops::thumbnail(picture, length(picture.width()) as u32, length(picture.height()) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sounds_are_told_by_their_first_bytes() {
+        for sound in
+            [&b"RIFF\0\0\0\0WAVEfmt "[..], b"fLaC\0", b"OggS\0", b"ID3\x04", b"\xff\xfb\x90"]
+        {
+            assert!(is_sound(sound), "{sound:?}");
+        }
+        for other in
+            [&b"RIFF\0\0\0\0WEBP"[..], b"\x89PNG\r\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"", b"\xff"]
+        {
+            assert!(!is_sound(other), "{other:?}");
+        }
+    }
+}

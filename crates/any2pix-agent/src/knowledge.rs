@@ -1,0 +1,221 @@
+//! What a model knows by name: an object that it does not know is refused, not guessed.
+
+use any2pix_llm::EditPlan;
+use any2pix_llm::plan::{self, Subject};
+use serde::Deserialize;
+
+use crate::components::Components;
+use crate::error::AgentError;
+use crate::gallery::Gallery;
+use crate::inputs::Input;
+use crate::request::{EditRequest, Segment};
+use crate::run::Run;
+
+/// Words of instructions that name no object.
+const COMMON_WORDS: &str = include_str!("../../../prompts/common_words.txt");
+/// How many known names a refusal mentions.
+const NEAREST: usize = 3;
+
+/// One thing that the model was trained on.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Concept {
+    /// Its name.
+    pub name: String,
+    /// Its plural.
+    #[serde(default)]
+    pub plural: String,
+    /// What else people call it.
+    #[serde(default)]
+    pub synonyms: Vec<String>,
+}
+
+impl Concept {
+    fn words(&self) -> impl Iterator<Item = &str> {
+        [self.name.as_str(), self.plural.as_str()]
+            .into_iter()
+            .chain(self.synonyms.iter().map(String::as_str))
+            .filter(|word| !word.is_empty())
+    }
+}
+
+/// Gives references that the plan leaves over to objects that have no other meaning, then refuses
+/// a plan with an object in words that the model does not know, unless the settings force it.
+/// Objects given as pictures or sounds need no name.
+pub fn settle(
+    plan: &mut EditPlan,
+    request: &EditRequest,
+    inputs: &[Input],
+    components: &Components,
+    galleries: &[Gallery],
+    run: &mut Run,
+) -> Result<(), AgentError> {
+    let mut concepts = components.concepts()?;
+    if concepts.is_empty() {
+        return Ok(());
+    }
+    let own = galleries.iter().flat_map(|gallery| &gallery.index.items);
+    concepts.extend(own.map(|item| Concept {
+        name: item.name.clone(),
+        plural: format!("{}s", item.name),
+        synonyms: Vec::new(),
+    }));
+    let words = words_of(request);
+    let mut left = unclaimed(plan, inputs.len());
+    for subject in plan.additions.iter_mut().chain(&mut plan.removals) {
+        if subject.reference.is_some() || is_named(subject, &words, &concepts) {
+            continue;
+        }
+        if let Some(reference) = take_nearest(&mut left, &subject.embedding, inputs) {
+            subject.reference = Some(reference);
+            continue;
+        }
+        let asked = unknown_word(&words).unwrap_or_else(|| subject.name.clone());
+        let nearest = nearest(subject, &asked, &concepts, galleries);
+        if !request.settings.force {
+            return Err(AgentError::UnknownObject { name: asked, nearest });
+        }
+        run.warn(format!("`{asked}` is not known; going on with `{}`", subject.name));
+    }
+    Ok(())
+}
+
+/// References that neither the base nor an object stands for.
+fn unclaimed(plan: &EditPlan, count: usize) -> Vec<usize> {
+    let base = plan.base.as_ref().map(|base| base.reference);
+    let subjects = || plan.additions.iter().chain(&plan.removals);
+    let is_claimed = |index: usize| subjects().any(|subject| subject.reference == Some(index));
+    (0..count).filter(|index| Some(*index) != base && !is_claimed(*index)).collect()
+}
+
+/// Takes the reference nearest to `embedding` out of `left`.
+fn take_nearest(left: &mut Vec<usize>, embedding: &[f32], inputs: &[Input]) -> Option<usize> {
+    let near = |index: usize| {
+        inputs.get(index).map_or(-1.0, |input| plan::cosine(embedding, &input.embedding))
+    };
+    let best = (0..left.len())
+        .reduce(|best, next| if near(left[next]) > near(left[best]) { next } else { best })?;
+    Some(left.remove(best))
+}
+
+/// The words of an instruction, lower case, without what stands in brackets.
+fn words_of(request: &EditRequest) -> Vec<String> {
+    let text = request.instruction.segments.iter().map(|segment| match segment {
+        Segment::Text(text) => text.to_lowercase(),
+        Segment::Reference(_) => " ".to_string(),
+    });
+    let text: String = text.collect();
+    let is_letter = |c: char| c.is_alphanumeric() || c == '\'' || c == '-';
+    text.split(|c| !is_letter(c)).filter(|w| !w.is_empty()).map(str::to_string).collect()
+}
+
+/// True when the instruction says the subject's name, its plural or a synonym, give or take a
+/// slip of the pen.
+fn is_named(subject: &Subject, words: &[String], concepts: &[Concept]) -> bool {
+    let name = subject.name.trim().to_lowercase();
+    let of_name = concepts.iter().filter(|c| c.words().any(|word| word.to_lowercase() == name));
+    of_name.flat_map(Concept::words).any(|spoken| {
+        let spoken: Vec<String> = spoken.to_lowercase().split(' ').map(str::to_string).collect();
+        words
+            .windows(spoken.len())
+            .any(|said| said.iter().zip(&spoken).all(|(said, known)| is_slip(said, known)))
+    })
+}
+
+/// Equal, or one edit apart for words of four letters, two for words of eight.
+fn is_slip(said: &str, known: &str) -> bool {
+    let allowed = known.chars().count() / 4;
+    said == known || distance(said, known) <= allowed.min(2)
+}
+
+/// Levenshtein distance, where a swap of neighbours is one edit.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let substitution = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = substitution.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+/// The instruction's longest word that is none of the program's verbs, places and fillers.
+fn unknown_word(words: &[String]) -> Option<String> {
+    let common: Vec<&str> = COMMON_WORDS.split_whitespace().collect();
+    words
+        .iter()
+        .filter(|word| word.chars().count() > 2 && !common.contains(&word.as_str()))
+        .max_by_key(|word| word.chars().count())
+        .cloned()
+}
+
+/// Known names near to what was asked for: by the planner's own choice, by spelling, by
+/// embedding.
+fn nearest(
+    subject: &Subject,
+    asked: &str,
+    concepts: &[Concept],
+    galleries: &[Gallery],
+) -> Vec<String> {
+    let planned = subject.name.trim().to_lowercase();
+    let mut names: Vec<String> =
+        concepts.iter().map(|c| c.name.clone()).filter(|name| *name == planned).take(1).collect();
+    let mut spelled: Vec<(usize, &str)> =
+        concepts.iter().map(|c| (distance(asked, &c.name), c.name.as_str())).collect();
+    spelled.sort_unstable();
+    let alike = spelled.iter().filter(|(d, name)| *d * 2 <= name.chars().count());
+    names.extend(alike.map(|(_, name)| (*name).to_string()));
+    for gallery in galleries {
+        names.extend(gallery.nearest_names(&subject.embedding, NEAREST));
+    }
+    names.extend(spelled.iter().map(|(_, name)| (*name).to_string()));
+    let mut kept: Vec<String> = Vec::new();
+    for name in names {
+        if kept.len() < NEAREST && !kept.contains(&name) {
+            kept.push(name);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_forgiven_and_other_words_are_not() {
+        for (said, known) in [("dog", "dog"), ("trumpte", "trumpet"), ("elefant", "elephant")] {
+            assert!(is_slip(said, known), "{said} {known}");
+        }
+        for (said, known) in [("dot", "dog"), ("cart", "cat"), ("unicorn", "acorn")] {
+            assert!(!is_slip(said, known), "{said} {known}");
+        }
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("ab", "ba"), 1);
+    }
+
+    #[test]
+    fn an_object_is_named_by_any_of_its_words() {
+        let concepts = [Concept {
+            name: "fire truck".into(),
+            plural: "fire trucks".into(),
+            synonyms: vec!["fire engine".into()],
+        }];
+        let subject =
+            |name: &str| Subject { name: name.into(), embedding: vec![], reference: None };
+        let words = |text: &str| text.split(' ').map(str::to_string).collect::<Vec<String>>();
+        let named = |name, text| is_named(&subject(name), &words(text), &concepts);
+        assert!(named("fire truck", "add a fire engine to it"));
+        assert!(named("FIRE TRUCK", "add two fire trucks"));
+        assert!(!named("fire truck", "add a unicorn to it"));
+        assert!(!named("unicorn", "add a unicorn to it"));
+    }
+}

@@ -1,0 +1,258 @@
+//! Where an edit happens: a region of the source, and the window around it that is painted.
+
+use any2pix_encoders::resize::{self, Filter};
+use image::RgbImage;
+
+use crate::outcome::Rect;
+use crate::planes::Plane;
+
+/// How much of the working picture's probability makes a place part of the region.
+const THRESHOLD: f32 = 0.5;
+
+/// A region of the source.
+#[derive(Clone, Debug)]
+pub struct Region {
+    /// The rectangle around it.
+    pub rect: Rect,
+    /// How much each place belongs to it, over the whole source, 0 to 1.
+    pub mask: Plane,
+}
+
+impl Region {
+    /// A rectangle of a picture as a region, with a mask of `side` cells a side.
+    pub fn of_rect(rect: Rect, side: usize, (width, height): (u32, u32)) -> Self {
+        let inside = |cell: usize, start: u32, length: u32, whole: u32| {
+            let at = (cell as f64 + 0.5) / side as f64 * f64::from(whole);
+            at >= f64::from(start) && at <= f64::from(start) + f64::from(length)
+        };
+        let mask = Plane::from_fn(side, side, |x, y| {
+            let across = inside(x, rect.x, rect.width, width);
+            f32::from(across && inside(y, rect.y, rect.height, height))
+        });
+        Self { rect, mask }
+    }
+}
+
+impl Rect {
+    /// The smallest rectangle that holds both.
+    pub fn united(&self, other: &Self) -> Self {
+        let (x, y) = (self.x.min(other.x), self.y.min(other.y));
+        let right = (self.x + self.width).max(other.x + other.width);
+        let bottom = (self.y + self.height).max(other.y + other.height);
+        Self { x, y, width: right - x, height: bottom - y }
+    }
+
+    /// A rectangle of that size around the same middle, moved into a picture.
+    pub fn with_size(&self, w: u32, h: u32, (width, height): (u32, u32)) -> Self {
+        let start = |start: u32, length: u32, own: u32, whole: u32| {
+            let middle = i64::from(start) + i64::from(length) / 2;
+            (middle - i64::from(own) / 2).clamp(0, i64::from(whole - own)) as u32
+        };
+        let (w, h) = (w.min(width), h.min(height));
+        let (x, y) = (start(self.x, self.width, w, width), start(self.y, self.height, h, height));
+        Self { x, y, width: w, height: h }
+    }
+
+    /// The whole of a picture.
+    pub fn whole(picture: &RgbImage) -> Self {
+        Self { x: 0, y: 0, width: picture.width(), height: picture.height() }
+    }
+
+    /// Grown by a part of its longer side on every side, within a picture.
+    pub fn grown(&self, part: f32, (width, height): (u32, u32)) -> Self {
+        let margin = (self.width.max(self.height) as f32 * part).round() as u32;
+        let (x, y) = (self.x.saturating_sub(margin), self.y.saturating_sub(margin));
+        let right = (self.x + self.width + margin).min(width);
+        let bottom = (self.y + self.height + margin).min(height);
+        Self { x, y, width: right - x, height: bottom - y }
+    }
+
+    /// The square around it with `zoom` times its longer side, of at least `least` pixels a side,
+    /// moved into a picture and no larger than it.
+    pub fn window(&self, zoom: f32, least: u32, (width, height): (u32, u32)) -> Self {
+        let side = (self.width.max(self.height) as f32 * zoom).ceil() as u32;
+        let side = side.max(least).min(width.min(height));
+        let start = |start: u32, length: u32, limit: u32| {
+            let centre = i64::from(start) + i64::from(length) / 2;
+            (centre - i64::from(side) / 2).clamp(0, i64::from(limit - side)) as u32
+        };
+        Self {
+            x: start(self.x, self.width, width),
+            y: start(self.y, self.height, height),
+            width: side,
+            height: side,
+        }
+    }
+
+    /// The largest rectangle of the proportions `width`:`height` that stands on the middle of
+    /// this one's lower edge.
+    pub fn fitted(&self, width: u32, height: u32) -> Self {
+        let scale = (self.width as f32 / width.max(1) as f32)
+            .min(self.height as f32 / height.max(1) as f32);
+        let length =
+            |pixels: u32, most: u32| ((pixels as f32 * scale).round() as u32).clamp(1, most);
+        let (w, h) = (length(width, self.width), length(height, self.height));
+        let (x, y) = (self.x + (self.width - w) / 2, self.y + self.height - h);
+        Self { x, y, width: w, height: h }
+    }
+}
+
+/// The part of `picture` in `window`, at `side` pixels a side.
+pub fn cut(picture: &RgbImage, window: Rect, side: u32) -> RgbImage {
+    let Rect { x, y, width, height } = window;
+    let part = image::imageops::crop_imm(picture, x, y, width, height).to_image();
+    resize::resize(&part, (side, side), Filter::Bicubic)
+}
+
+/// The region of a mask over the whole picture: the rectangle around the connected part with
+/// the most in it. `None` where nothing reaches the threshold.
+pub fn region_of_mask(mask: &Plane, (width, height): (u32, u32)) -> Option<Region> {
+    let cells = largest_part(mask)?;
+    let (mut left, mut top, mut right, mut bottom) = (usize::MAX, usize::MAX, 0, 0);
+    for &cell in &cells {
+        let (x, y) = (cell % mask.width, cell / mask.width);
+        (left, right) = (left.min(x), right.max(x + 1));
+        (top, bottom) = (top.min(y), bottom.max(y + 1));
+    }
+    let scale = |cell: usize, cells: usize, pixels: u32| {
+        (cell as f64 / cells as f64 * f64::from(pixels)).round() as u32
+    };
+    let (x, y) = (scale(left, mask.width, width), scale(top, mask.height, height));
+    let rect = Rect {
+        x,
+        y,
+        width: (scale(right, mask.width, width) - x).max(1),
+        height: (scale(bottom, mask.height, height) - y).max(1),
+    };
+    let mut part = Plane::filled(mask.width, mask.height, 0.0);
+    for cell in cells {
+        part.values[cell] = mask.values[cell];
+    }
+    Some(Region { rect, mask: part })
+}
+
+/// The cells of the four-connected part over the threshold whose values sum highest.
+fn largest_part(mask: &Plane) -> Option<Vec<usize>> {
+    let mut seen = vec![false; mask.values.len()];
+    let mut best: Option<(f32, Vec<usize>)> = None;
+    for start in 0..mask.values.len() {
+        let (mut part, mut stack, mut sum) = (Vec::new(), vec![start], 0.0);
+        while let Some(cell) = stack.pop() {
+            if seen[cell] || mask.values[cell] < THRESHOLD {
+                continue;
+            }
+            seen[cell] = true;
+            sum += mask.values[cell];
+            part.push(cell);
+            let (x, y) = (cell % mask.width, cell / mask.width);
+            stack.extend((x > 0).then(|| cell - 1));
+            stack.extend((x + 1 < mask.width).then_some(cell + 1));
+            stack.extend((y > 0).then(|| cell - mask.width));
+            stack.extend((y + 1 < mask.height).then_some(cell + mask.width));
+        }
+        if !part.is_empty() && best.as_ref().is_none_or(|(most, _)| sum > *most) {
+            best = Some((sum, part));
+        }
+    }
+    best.map(|(_, cells)| cells)
+}
+
+/// A rectangle of the source as a soft mask over a window, `side` cells a side: 1 inside, falling
+/// to 0 over `feather` cells outside.
+pub fn rect_in_window(rect: Rect, window: Rect, side: usize, feather: f32) -> Plane {
+    let across =
+        |at: usize| f64::from(window.x) + (at as f64 + 0.5) / side as f64 * f64::from(window.width);
+    let down = |at: usize| {
+        f64::from(window.y) + (at as f64 + 0.5) / side as f64 * f64::from(window.height)
+    };
+    let cell = f64::from(window.width.max(1)) / side as f64;
+    let outside = |at: f64, start: u32, length: u32| {
+        let (start, end) = (f64::from(start), f64::from(start) + f64::from(length));
+        ((start - at).max(at - end).max(0.0) / cell) as f32
+    };
+    Plane::from_fn(side, side, |x, y| {
+        let dx = outside(across(x), rect.x, rect.width);
+        let dy = outside(down(y), rect.y, rect.height);
+        (1.0 - (dx * dx + dy * dy).sqrt() / feather.max(1e-3)).clamp(0.0, 1.0)
+    })
+}
+
+/// The part of a mask over the whole picture that lies in a window, `side` cells a side.
+pub fn mask_in_window(
+    mask: &Plane,
+    window: Rect,
+    (width, height): (u32, u32),
+    side: usize,
+) -> Plane {
+    let at = |cell: usize, start: u32, length: u32, whole: u32| {
+        (start as f32 + (cell as f32 + 0.5) / side as f32 * length as f32) / whole as f32
+    };
+    Plane::from_fn(side, side, |x, y| {
+        let u = at(x, window.x, window.width, width);
+        mask.sample(u, at(y, window.y, window.height, height))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_a_square_inside_the_picture() {
+        let size = (640, 480);
+        for rect in [
+            Rect { x: 0, y: 0, width: 40, height: 90 },
+            Rect { x: 600, y: 440, width: 40, height: 40 },
+            Rect { x: 100, y: 100, width: 400, height: 300 },
+            Rect { x: 0, y: 0, width: 640, height: 480 },
+            Rect { x: 320, y: 240, width: 1, height: 1 },
+        ] {
+            let window = rect.window(1.6, 64, size);
+            assert_eq!(window.width, window.height);
+            assert!(window.width >= 64 && window.x + window.width <= 640, "{window:?}");
+            assert!(window.y + window.height <= 480, "{window:?}");
+        }
+        let rect = Rect { x: 300, y: 200, width: 100, height: 50 };
+        let window = rect.window(1.6, 64, size);
+        assert_eq!(window, Rect { x: 270, y: 145, width: 160, height: 160 });
+    }
+
+    #[test]
+    fn a_fitted_rectangle_keeps_its_proportions_and_its_ground() {
+        let rect = Rect { x: 10, y: 20, width: 100, height: 60 };
+        assert_eq!(rect.fitted(200, 60), Rect { x: 10, y: 50, width: 100, height: 30 });
+        assert_eq!(rect.fitted(30, 60), Rect { x: 45, y: 20, width: 30, height: 60 });
+    }
+
+    #[test]
+    fn the_region_of_a_mask_is_its_strongest_part() {
+        let mask = Plane::from_fn(32, 32, |x, y| {
+            let large = (8..16).contains(&x) && (4..8).contains(&y);
+            let small = x == 30 && y == 30;
+            if large {
+                0.9
+            } else if small {
+                1.0
+            } else {
+                0.1
+            }
+        });
+        let region = region_of_mask(&mask, (640, 320)).unwrap();
+        assert_eq!(region.rect, Rect { x: 160, y: 40, width: 160, height: 40 });
+        assert_eq!(region.mask.at(30, 30), 0.0);
+        assert!(region_of_mask(&mask.map(|v| v * 0.4), (640, 320)).is_none());
+    }
+
+    #[test]
+    fn masks_and_rectangles_fall_into_a_window_where_they_are() {
+        let window = Rect { x: 100, y: 50, width: 160, height: 160 };
+        let rect = Rect { x: 140, y: 90, width: 40, height: 80 };
+        let soft = rect_in_window(rect, window, 16, 1.0);
+        assert_eq!((soft.at(4, 4), soft.at(7, 11), soft.at(0, 0)), (1.0, 1.0, 0.0));
+        assert_eq!(soft.values.iter().filter(|v| **v == 1.0).count(), 4 * 8);
+        let whole =
+            Plane::from_fn(64, 48, |x, y| f32::from((14..18).contains(&x) && (9..17).contains(&y)));
+        let inside = mask_in_window(&whole, window, (640, 480), 16);
+        assert_eq!((inside.at(5, 6), inside.at(12, 6), inside.at(5, 14)), (1.0, 0.0, 0.0));
+    }
+}

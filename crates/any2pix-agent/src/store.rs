@@ -1,0 +1,119 @@
+//! `ModelStore`: the files of a model, compiled into the program or in a folder.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use any2pix_nn::Checkpoint;
+use serde::de::DeserializeOwned;
+
+use crate::error::AgentError;
+use crate::outcome::sha256;
+
+/// The embedded model's files: path in `models/playroom` and content, in the order of
+/// `models/playroom/embedded.txt`.
+static EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+
+/// Name of the embedded model.
+pub const PLAYROOM: &str = "playroom";
+/// No file of a model folder is larger.
+const MAX_FILE_BYTES: u64 = 64 << 30;
+
+#[derive(Clone, Debug)]
+enum Place {
+    Embedded,
+    Folder(PathBuf),
+}
+
+/// The files of a model; remembers the hashes of the weights it has handed out.
+#[derive(Debug)]
+pub struct ModelStore {
+    name: String,
+    place: Place,
+    hashes: Mutex<BTreeMap<String, String>>,
+}
+
+impl ModelStore {
+    /// The model that is compiled in.
+    pub fn embedded() -> Self {
+        Self { name: PLAYROOM.to_string(), place: Place::Embedded, hashes: Mutex::default() }
+    }
+
+    /// `playroom`, or the folder of a model.
+    pub fn open(model: &str) -> Result<Self, AgentError> {
+        if model == PLAYROOM && !EMBEDDED.is_empty() {
+            return Ok(Self::embedded());
+        }
+        let folder = Path::new(model);
+        if !folder.is_dir() {
+            let reason = if model == PLAYROOM {
+                "this build carries no model (it was made without the feature `embedded`)"
+            } else {
+                "no such model, and no such folder"
+            };
+            return Err(AgentError::BadModel { model: model.to_string(), reason: reason.into() });
+        }
+        let absolute = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+        let name = absolute.file_name().map_or(model.into(), |n| n.to_string_lossy().into_owned());
+        Ok(Self { name, place: Place::Folder(absolute), hashes: Mutex::default() })
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file at `path`, if the model has it.
+    pub fn find(&self, path: &str) -> Result<Option<Cow<'static, [u8]>>, AgentError> {
+        match &self.place {
+            Place::Embedded => {
+                let found = EMBEDDED.iter().find(|(name, _)| *name == path);
+                Ok(found.map(|(_, bytes)| Cow::Borrowed(*bytes)))
+            }
+            Place::Folder(folder) => {
+                let file = folder.join(path);
+                match std::fs::metadata(&file) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                    Ok(meta) if meta.is_file() && meta.len() <= MAX_FILE_BYTES => {
+                        let bytes = std::fs::read(&file);
+                        bytes.map(|b| Some(Cow::Owned(b))).map_err(|e| self.bad(path, &e))
+                    }
+                    Ok(_) => Err(self.bad(path, &"is not a regular file of a plausible size")),
+                    Err(error) => Err(self.bad(path, &error)),
+                }
+            }
+        }
+    }
+
+    /// The file at `path`.
+    pub fn read(&self, path: &str) -> Result<Cow<'static, [u8]>, AgentError> {
+        self.find(path)?.ok_or_else(|| self.bad(path, &"is missing"))
+    }
+
+    /// The JSON document at `path`.
+    pub fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, AgentError> {
+        serde_json::from_slice(&self.read(path)?).map_err(|e| self.bad(path, &e))
+    }
+
+    /// The weights at `path`, whose hash is remembered.
+    pub fn weights(&self, path: &str) -> Result<Checkpoint, AgentError> {
+        let bytes = self.read(path)?;
+        self.hashes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(path.to_string(), sha256(&bytes));
+        let origin = format!("{}/{path}", self.name);
+        Checkpoint::from_bytes(&origin, &bytes).map_err(AgentError::weights(path))
+    }
+
+    /// SHA-256 of every weights file that was handed out.
+    pub fn hashes(&self) -> BTreeMap<String, String> {
+        self.hashes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// An error about the file at `path`.
+    pub fn bad(&self, path: &str, reason: &dyn std::fmt::Display) -> AgentError {
+        AgentError::BadModel { model: self.name.clone(), reason: format!("{path}: {reason}") }
+    }
+}

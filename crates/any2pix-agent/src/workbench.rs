@@ -1,0 +1,475 @@
+//! `Workbench`: one task of a plan, from where it happens to pixels in the picture.
+
+use ::image::{RgbImage, RgbaImage};
+use any2pix_diffusion::source_decoder::PriorDeviations;
+use any2pix_encoders::image::{self, ImageLimits, Picture};
+use any2pix_encoders::locator::{self, Task as Look};
+use any2pix_encoders::resize::{self, Filter};
+use any2pix_llm::plan::Subject;
+use any2pix_nn::Generator;
+use candle_core::Tensor;
+
+use crate::alter;
+use crate::components::Components;
+use crate::compose::{self, Layer, Painted};
+use crate::edit::Planned;
+use crate::error::AgentError;
+use crate::gallery::Gallery;
+use crate::inputs::Input;
+use crate::layers;
+use crate::locate::{self, Region};
+use crate::matting::{self, Matte};
+use crate::outcome::{PlanReport, Rect, SubjectReport};
+use crate::painter::{self, Brief, Painter, Painting};
+use crate::planes::{Pixels, Plane};
+use crate::progress::Stage;
+use crate::run::Run;
+use crate::settings::{Decoder, EditSettings};
+use crate::tasks::Task;
+
+/// Below this the locator is not sure of what it found.
+const SURE: f32 = 0.2;
+/// A region grows by this part of its longer side: shadows and rims belong to an edit.
+const MARGIN: f32 = 0.12;
+/// Cells of the painter's picture over which a region fades out.
+const FEATHER: f32 = 6.0;
+/// No side of an object is a smaller part of the picture.
+const SMALLEST_PART: f32 = 0.06;
+
+/// Everything that a task needs.
+pub(crate) struct Workbench<'a> {
+    pub(crate) components: &'a Components,
+    pub(crate) planned: &'a Planned,
+    pub(crate) settings: &'a EditSettings,
+    pub(crate) galleries: &'a [Gallery<'a>],
+    pub(crate) generator: Generator,
+    pub(crate) report: &'a mut PlanReport,
+}
+
+/// A window that is ready to be painted.
+struct Setting {
+    window: Rect,
+    brief: Brief,
+    layer: Option<Layer>,
+}
+
+impl Workbench<'_> {
+    /// Does the task to `picture`.
+    pub(crate) fn carry_out(
+        &mut self,
+        task: Task,
+        picture: RgbImage,
+        run: &mut Run,
+    ) -> Result<RgbImage, AgentError> {
+        let painter = self.components.painter(self.settings.decoder)?;
+        let plan = &self.planned.plan;
+        let setting = match task {
+            Task::Make => return self.make(&painter, &picture, run),
+            Task::Restyle => return self.restyle(&painter, picture, run),
+            Task::Erase(removal) => run.stage(Stage::Locate, |run| {
+                let region = self.locate(Look::Find, &plan.removals[removal], &picture, run)?;
+                let setting = self.hole(&region, region.rect, &picture)?;
+                self.note("remove", removal, region.rect, setting.window);
+                Ok(setting)
+            })?,
+            Task::Replace { removal, addition } => run.stage(Stage::Locate, |run| {
+                let region = self.locate(Look::Find, &plan.removals[removal], &picture, run)?;
+                let mut setting = self.hole(&region, region.rect, &picture)?;
+                self.note("remove", removal, region.rect, setting.window);
+                setting.brief.condition = self.condition_of(&plan.additions[addition])?;
+                self.lay_reference(addition, region.rect, &mut setting, run)?;
+                Ok(setting)
+            })?,
+            Task::Add(addition) => run.stage(Stage::Locate, |run| {
+                let rect = self.locate(Look::Put, &plan.additions[addition], &picture, run)?.rect;
+                let mut setting = self.place(addition, rect, &picture)?;
+                self.lay_reference(addition, rect, &mut setting, run)?;
+                Ok(setting)
+            })?,
+            Task::Alter(addition) => {
+                run.stage(Stage::Locate, |run| self.alter(addition, &picture, run))?
+            }
+            Task::Move(addition) => return self.take_elsewhere(&painter, addition, picture, run),
+            Task::Repeat(addition) => run.stage(Stage::Locate, |run| {
+                let object = self.object(addition, &picture, run)?;
+                self.put_again(addition, &object, &picture, run)
+            })?,
+        };
+        self.paint_window(&painter, setting, picture, run)
+    }
+
+    /// Paints a window and puts it back.
+    fn paint_window(
+        &mut self,
+        painter: &Painter,
+        setting: Setting,
+        mut picture: RgbImage,
+        run: &mut Run,
+    ) -> Result<RgbImage, AgentError> {
+        let Setting { window, brief, layer } = setting;
+        let painting = painter.paint(&brief, self.settings, &mut self.generator, run)?;
+        run.stage(Stage::Compose, |_| {
+            if self.settings.compose {
+                let Painting { draft, source, result } = painting;
+                let before = if layer.is_some() { draft } else { source };
+                let region = brief.region;
+                compose::stitch(
+                    &mut picture,
+                    &Painted { window, before, after: result, region, layer },
+                );
+            } else {
+                compose::paste(&mut picture, window, &painting.result);
+            }
+            Ok(picture)
+        })
+    }
+
+    fn restyle(
+        &mut self,
+        painter: &Painter,
+        mut picture: RgbImage,
+        run: &mut Run,
+    ) -> Result<RgbImage, AgentError> {
+        let whole = Rect::whole(&picture);
+        let source = self.view(&picture, whole);
+        let brief = self.whole_brief(source, PriorDeviations::GLOBAL);
+        let painting = painter.paint(&brief, self.settings, &mut self.generator, run)?;
+        run.stage(Stage::Compose, |_| {
+            if self.settings.compose {
+                compose::relight(&mut picture, &painting.source, &painting.result);
+            } else {
+                compose::paste(&mut picture, whole, &painting.result);
+            }
+            Ok(picture)
+        })
+    }
+
+    /// A picture from nothing: nothing is known of any place.
+    fn make(
+        &mut self,
+        painter: &Painter,
+        canvas: &RgbImage,
+        run: &mut Run,
+    ) -> Result<RgbImage, AgentError> {
+        let source = self.view(canvas, Rect::whole(canvas));
+        let unknown = PriorDeviations { outside: 1.0, reference: 1.0, imagined: 1.0 };
+        let brief = self.whole_brief(source, unknown);
+        let painting = painter.paint(&brief, self.settings, &mut self.generator, run)?;
+        let (width, height) = canvas.dimensions();
+        let made = painting.result.to_rgb();
+        Ok(resize::resize(&made, (width, height), Filter::Bicubic))
+    }
+
+    fn whole_brief(&self, source: Pixels, deviations: PriorDeviations) -> Brief {
+        let side = self.side();
+        Brief {
+            draft: source.clone(),
+            source,
+            drafted: Plane::filled(side, side, 0.0),
+            region: Plane::filled(side, side, 1.0),
+            deviations,
+            condition: self.planned.condition.clone(),
+        }
+    }
+
+    /// Where an object stands becomes a hole, filled from its rim; the window holds `also` too.
+    fn hole(&self, region: &Region, also: Rect, picture: &RgbImage) -> Result<Setting, AgentError> {
+        let size = picture.dimensions();
+        let window = self.window(region.rect.grown(MARGIN, size).united(&also), size);
+        let hole = locate::mask_in_window(&region.mask, window, size, self.side())
+            .map(|value| f32::from(value > 0.35))
+            .dilated(4)
+            .blurred(2);
+        let source = self.view(picture, window);
+        let draft = painter::filled(&source, &hole).map_err(AgentError::compute(Stage::Locate))?;
+        let brief = Brief {
+            source,
+            draft,
+            region: hole.clone(),
+            drafted: hole,
+            deviations: PriorDeviations::default(),
+            condition: self.planned.condition.clone(),
+        };
+        Ok(Setting { window, layer: None, brief })
+    }
+
+    /// Where an object shall stand becomes a window.
+    fn place(
+        &mut self,
+        addition: usize,
+        rect: Rect,
+        picture: &RgbImage,
+    ) -> Result<Setting, AgentError> {
+        let (size, side) = (picture.dimensions(), self.side());
+        let window = self.window(rect, size);
+        let source = self.view(picture, window);
+        let grown = rect.grown(MARGIN / 2.0, size);
+        let brief = Brief {
+            draft: source.clone(),
+            source,
+            drafted: Plane::filled(side, side, 0.0),
+            region: locate::rect_in_window(grown, window, side, FEATHER),
+            deviations: PriorDeviations::default(),
+            condition: self.condition_of(&self.planned.plan.additions[addition])?,
+        };
+        self.note("add", addition, rect, window);
+        Ok(Setting { window, layer: None, brief })
+    }
+
+    /// An object of the picture itself, with where it stands.
+    fn object(
+        &self,
+        addition: usize,
+        picture: &RgbImage,
+        run: &mut Run,
+    ) -> Result<(Region, RgbaImage), AgentError> {
+        let subject = &self.planned.plan.additions[addition];
+        let region = self.locate(Look::Find, subject, picture, run)?;
+        let cut = layers::taken_out(picture, &region);
+        Ok((region, cut))
+    }
+
+    /// The object in another colour or at another size, where it stands.
+    fn alter(
+        &mut self,
+        addition: usize,
+        picture: &RgbImage,
+        run: &mut Run,
+    ) -> Result<Setting, AgentError> {
+        let (region, cut) = self.object(addition, picture, run)?;
+        let look = self.planned.plan.look.clone().unwrap_or_default();
+        let rect = alter::resized(region.rect, &look, picture.dimensions());
+        let cut = alter::recoloured(&cut, &look).unwrap_or(cut);
+        let mut setting = self.hole(&region, rect, picture)?;
+        setting.brief.condition = self.condition_of(&self.planned.plan.additions[addition])?;
+        self.note("add", addition, rect, setting.window);
+        self.lay(&cut, rect, &mut setting);
+        Ok(setting)
+    }
+
+    /// Erases the object where it stands, then paints it where it shall stand.
+    fn take_elsewhere(
+        &mut self,
+        painter: &Painter,
+        addition: usize,
+        picture: RgbImage,
+        run: &mut Run,
+    ) -> Result<RgbImage, AgentError> {
+        let (object, setting) = run.stage(Stage::Locate, |run| {
+            let object = self.object(addition, &picture, run)?;
+            let setting = self.hole(&object.0, object.0.rect, &picture)?;
+            Ok((object, setting))
+        })?;
+        let picture = self.paint_window(painter, setting, picture, run)?;
+        let setting =
+            run.stage(Stage::Locate, |run| self.put_again(addition, &object, &picture, run))?;
+        self.paint_window(painter, setting, picture, run)
+    }
+
+    /// An object of the picture once more, at its size, around where the locator wants it.
+    fn put_again(
+        &mut self,
+        addition: usize,
+        (region, cut): &(Region, RgbaImage),
+        picture: &RgbImage,
+        run: &mut Run,
+    ) -> Result<Setting, AgentError> {
+        let subject = &self.planned.plan.additions[addition];
+        let wanted = self.locate(Look::Put, subject, picture, run)?.rect;
+        let rect = wanted.with_size(region.rect.width, region.rect.height, picture.dimensions());
+        let mut setting = self.place(addition, rect, picture)?;
+        self.lay(cut, rect, &mut setting);
+        Ok(setting)
+    }
+
+    /// Draws the addition's reference, where there is one, exactly where the object shall be.
+    fn lay_reference(
+        &mut self,
+        addition: usize,
+        rect: Rect,
+        setting: &mut Setting,
+        run: &mut Run,
+    ) -> Result<(), AgentError> {
+        self.note("add", addition, rect, setting.window);
+        match self.reference(addition, run)? {
+            Some(cut) if self.settings.strength > 0.0 => self.lay(&cut, rect, setting),
+            // Nothing is known of what shall be there.
+            _ => setting.brief.deviations.reference = setting.brief.deviations.imagined,
+        }
+        Ok(())
+    }
+
+    /// Lays a cut-out into a setting's draft.
+    fn lay(&self, cut: &RgbaImage, rect: Rect, setting: &mut Setting) {
+        let place = rect.fitted(cut.width(), cut.height());
+        let image = layers::scaled(cut, place.width, place.height);
+        let layer = Layer { image, x: i64::from(place.x), y: i64::from(place.y) };
+        let (colours, alpha) = layers::layer_in_window(&layer, setting.window, self.side());
+        let alpha = alpha.map(|a| a * self.settings.strength as f32);
+        let brief = &mut setting.brief;
+        let over = |c: usize| {
+            let colour = &colours.0[c];
+            let mixed = brief.draft.0[c].zip(&alpha, |under, a| under * (1.0 - a));
+            mixed.zip(&colour.zip(&alpha, |colour, a| colour * a), |under, over| under + over)
+        };
+        brief.draft = Pixels([over(0), over(1), over(2)]);
+        brief.drafted = brief.drafted.zip(&alpha, f32::max);
+        brief.region = brief.region.zip(&alpha.dilated(3).blurred(1), f32::max);
+        let is_followed = self.settings.strength >= 1.0;
+        setting.layer = (is_followed && self.settings.decoder == Decoder::Source).then_some(layer);
+    }
+
+    /// The cut-out that shows what an addition looks like: its own picture, else the gallery's.
+    fn reference(
+        &mut self,
+        addition: usize,
+        run: &mut Run,
+    ) -> Result<Option<RgbaImage>, AgentError> {
+        let subject = &self.planned.plan.additions[addition];
+        let input = subject.reference.and_then(|index| self.planned.inputs.get(index));
+        if let Some(picture) = input.and_then(Input::picture) {
+            return Ok(Some(self.cut(picture, &subject.name, run)));
+        }
+        let query = input.map_or(&subject.embedding, |input| &input.embedding);
+        let best = self
+            .galleries
+            .iter()
+            .filter_map(|gallery| Some((gallery, gallery.nearest(query, Some(&subject.name))?)))
+            .reduce(|best, next| if next.1.similarity > best.1.similarity { next } else { best });
+        let Some((gallery, found)) = best else { return Ok(None) };
+        let (name, bytes) = gallery.read(found.index)?;
+        let picture = image::decode(&name, &bytes, &ImageLimits::default())
+            .map_err(|error| AgentError::Media { error: Box::new(error) })?;
+        let subject_name = subject.name.clone();
+        if let Some(row) = self.row("add", addition) {
+            row.gallery = Some(name);
+            row.similarity = found.similarity;
+        }
+        Ok(Some(self.cut(&picture, &subject_name, run)))
+    }
+
+    fn cut(&self, picture: &Picture, name: &str, run: &mut Run) -> RgbaImage {
+        let (cut, matte) = matting::cut_out(picture);
+        if matte == Matte::SoftCentre {
+            run.warn(format!(
+                "the picture of `{name}` has no plain background; its middle was taken"
+            ));
+        }
+        cut
+    }
+
+    /// Asks the locator.
+    fn locate(
+        &self,
+        look: Look,
+        subject: &Subject,
+        picture: &RgbImage,
+        run: &mut Run,
+    ) -> Result<Region, AgentError> {
+        let locator = self.components.locator()?;
+        let place = self.planned.plan.place.as_deref().filter(|_| look == Look::Put);
+        let id = locator::place_id(look, place).or_else(|| locator::place_id(look, None));
+        let input = subject.reference.and_then(|index| self.planned.inputs.get(index));
+        let query = input.map_or(&subject.embedding, |input| &input.embedding);
+        let answer = Tensor::new(query.as_slice(), &self.components.device)
+            .and_then(|query| locator.locate(picture, &query, id.unwrap_or_default()))
+            .map_err(AgentError::compute(Stage::Locate))?;
+        if look == Look::Find && answer.confidence < SURE {
+            run.warn(format!("`{}` is hard to find in the picture", subject.name));
+        }
+        let size = picture.dimensions();
+        let rect = rect_of(answer.bbox, size);
+        let mask = Plane { width: answer.side, height: answer.side, values: answer.mask };
+        if look == Look::Find
+            && let Some(region) = locate::region_of_mask(&mask, size)
+        {
+            return Ok(region);
+        }
+        let (width, height) = size;
+        let [left, top] = [rect.x as f32 / width as f32, rect.y as f32 / height as f32];
+        let [right, bottom] =
+            [left + rect.width as f32 / width as f32, top + rect.height as f32 / height as f32];
+        let cells = answer.side as f32;
+        let inside = |cell: usize, from: f32, to: f32| {
+            let at = (cell as f32 + 0.5) / cells;
+            at >= from && at <= to
+        };
+        let mask = Plane::from_fn(answer.side, answer.side, |x, y| {
+            f32::from(inside(x, left, right) && inside(y, top, bottom))
+        });
+        Ok(Region { rect, mask })
+    }
+
+    fn condition_of(
+        &self,
+        subject: &Subject,
+    ) -> Result<crate::conditioning::Condition, AgentError> {
+        let input = subject.reference.and_then(|index| self.planned.inputs.get(index));
+        let embedding = input.map_or(&subject.embedding, |input| &input.embedding);
+        let condition = self.planned.condition.with_subject(embedding);
+        condition.map_err(AgentError::compute(Stage::Condition))
+    }
+
+    /// Side of the painter's picture.
+    fn side(&self) -> usize {
+        self.components.index.window_size as usize
+    }
+
+    fn window(&self, rect: Rect, size: (u32, u32)) -> Rect {
+        let (width, height) = size;
+        let whole = Rect { x: 0, y: 0, width, height };
+        let is_too_large = rect.width.max(rect.height) > width.min(height);
+        if !self.settings.window || is_too_large {
+            return whole;
+        }
+        let least = width.min(height) / 3;
+        rect.window(self.components.index.window_zoom, least, size)
+    }
+
+    fn view(&self, picture: &RgbImage, window: Rect) -> Pixels {
+        Pixels::from_rgb(&locate::cut(picture, window, self.components.index.window_size))
+    }
+
+    fn row(&mut self, role: &str, index: usize) -> Option<&mut SubjectReport> {
+        self.report.subjects.iter_mut().filter(|row| row.role == role).nth(index)
+    }
+
+    fn note(&mut self, role: &str, index: usize, region: Rect, window: Rect) {
+        if let Some(row) = self.row(role, index) {
+            row.region = Some(region);
+            row.window = Some(window);
+        }
+    }
+}
+
+/// A box in parts of the picture (centre, width, height) as pixels inside of it.
+fn rect_of([x, y, w, h]: [f32; 4], (width, height): (u32, u32)) -> Rect {
+    let span = |centre: f32, length: f32, pixels: u32| {
+        let length = if length.is_finite() { length.clamp(SMALLEST_PART, 1.0) } else { 0.5 };
+        let half = length / 2.0;
+        let centre = if centre.is_finite() { centre.clamp(half, 1.0 - half) } else { 0.5 };
+        let start = ((centre - half) * pixels as f32).round() as u32;
+        let length = ((length * pixels as f32).round() as u32).max(1);
+        (start.min(pixels.saturating_sub(length)), length.min(pixels))
+    };
+    let ((x, width), (y, height)) = (span(x, w, width), span(y, h, height));
+    Rect { x, y, width, height }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_box_becomes_pixels_inside_the_picture() {
+        assert_eq!(
+            rect_of([0.5, 0.5, 0.25, 0.5], (640, 320)),
+            Rect { x: 240, y: 80, width: 160, height: 160 }
+        );
+        for bbox in [[0.0, 1.0, 0.4, 0.4], [2.0, -3.0, 9.0, 0.0], [f32::NAN; 4]] {
+            let rect = rect_of(bbox, (640, 480));
+            assert!(rect.x + rect.width <= 640 && rect.y + rect.height <= 480, "{rect:?}");
+            assert!(rect.width > 20 && rect.height > 20, "{rect:?}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The settings that commands share: flags, `ANY2PIX_*`, the project's file, the user's file.
+
+use std::path::{Path, PathBuf};
+
+use any2pix_agent::{Decoder, EditSettings, SettingsPatch};
+use clap::ValueEnum;
+
+use crate::diagnostics::{Exit, Failure};
+
+/// The project's settings file, in the folder where the command runs.
+const PROJECT_FILE: &str = "any2pix.toml";
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DecoderArg {
+    /// The source stands in extra channels of the UNet.
+    Source,
+    /// DDIM inversion of the source, the published method.
+    Inversion,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Precision {
+    F32,
+    Bf16,
+    F16,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Quantisation {
+    None,
+    #[value(name = "q8_0")]
+    Q8_0,
+    #[value(name = "q4_0")]
+    Q4_0,
+}
+
+/// Settings of an edit.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Settings")]
+pub(crate) struct SettingsArgs {
+    /// Chooses the noise.
+    #[arg(long, env = "ANY2PIX_SEED")]
+    seed: Option<u64>,
+    /// Denoising steps.
+    #[arg(long, env = "ANY2PIX_STEPS")]
+    steps: Option<usize>,
+    /// Classifier-free guidance; 1 is none.
+    #[arg(long, env = "ANY2PIX_GUIDANCE")]
+    guidance: Option<f64>,
+    /// Guidance towards reference pictures; 1 is none.
+    #[arg(long, env = "ANY2PIX_IMAGE_GUIDANCE")]
+    image_guidance: Option<f64>,
+    /// 1 starts from the inverted source, 0 from noise alone.
+    #[arg(long, env = "ANY2PIX_ALPHA")]
+    alpha: Option<f64>,
+    /// Weights of the base, generated and refined embeddings in the condition.
+    #[arg(long, env = "ANY2PIX_MIX", value_name = "BASE,GEN,REFINED", value_parser = mix)]
+    mix: Option<[f64; 3]>,
+    /// Norm of the condition.
+    #[arg(long, env = "ANY2PIX_NORM")]
+    norm: Option<f64>,
+    /// How firmly a reference picture is followed, 0 to 1.
+    #[arg(long, env = "ANY2PIX_STRENGTH")]
+    strength: Option<f64>,
+    /// Size of a picture that is made from nothing.
+    #[arg(long, env = "ANY2PIX_SIZE", value_name = "WIDTHxHEIGHT", value_parser = size)]
+    size: Option<[u32; 2]>,
+    /// How the painter starts.
+    #[arg(long, env = "ANY2PIX_DECODER", value_enum)]
+    decoder: Option<DecoderArg>,
+    /// Do not let the prior refine the target.
+    #[arg(long)]
+    no_refine: bool,
+    /// Do not look for reference pictures in galleries.
+    #[arg(long)]
+    no_gallery: bool,
+    /// Paint the whole picture, not a window around the edit.
+    #[arg(long)]
+    no_window: bool,
+    /// Show what the decoder made, without the source's own pixels.
+    #[arg(long)]
+    no_compose: bool,
+    /// Go on with the nearest object that the model knows.
+    #[arg(long)]
+    force: bool,
+    /// Precision of weights and computation.
+    #[arg(long, env = "ANY2PIX_PRECISION", value_enum)]
+    precision: Option<Precision>,
+    /// Quantisation of the language model.
+    #[arg(long, env = "ANY2PIX_LLM_QUANT", value_enum)]
+    llm_quant: Option<Quantisation>,
+    /// Where to compute.
+    #[arg(long, env = "ANY2PIX_DEVICE")]
+    device: Option<String>,
+    /// A settings file (TOML) instead of the project's and the user's.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+fn mix(text: &str) -> Result<[f64; 3], String> {
+    let numbers: Vec<f64> = text
+        .split(',')
+        .map(|part| part.trim().parse().map_err(|_| format!("`{part}` is not a number")))
+        .collect::<Result<_, _>>()?;
+    numbers.try_into().map_err(|_| "three numbers are needed, as in 0,0.4,1".to_string())
+}
+
+fn size(text: &str) -> Result<[u32; 2], String> {
+    let wrong = || "a size is WIDTHxHEIGHT, as in 512x384".to_string();
+    let (width, height) = text.split_once('x').unwrap_or((text, text));
+    Ok([width.parse().map_err(|_| wrong())?, height.parse().map_err(|_| wrong())?])
+}
+
+impl SettingsArgs {
+    /// The settings that result: flags and environment over files over the model's own over the
+    /// program's.
+    pub(crate) fn resolve(&self, model: &SettingsPatch) -> Result<EditSettings, Failure> {
+        self.refuse_unavailable()?;
+        let mut settings = EditSettings::default();
+        model.apply(&mut settings);
+        for patch in self.files()? {
+            patch.apply(&mut settings);
+        }
+        self.patch().apply(&mut settings);
+        settings.validate().map_err(|e| Failure::of(Exit::Refused, &e))?;
+        Ok(settings)
+    }
+
+    fn patch(&self) -> SettingsPatch {
+        let off = |flag: bool| flag.then_some(false);
+        SettingsPatch {
+            seed: self.seed,
+            steps: self.steps,
+            guidance: self.guidance,
+            image_guidance: self.image_guidance,
+            alpha: self.alpha,
+            mix: self.mix,
+            norm: self.norm,
+            strength: self.strength,
+            size: self.size,
+            decoder: self.decoder.map(|decoder| match decoder {
+                DecoderArg::Source => Decoder::Source,
+                DecoderArg::Inversion => Decoder::Inversion,
+            }),
+            refine: off(self.no_refine),
+            gallery: off(self.no_gallery),
+            window: off(self.no_window),
+            compose: off(self.no_compose),
+            force: self.force.then_some(true),
+        }
+    }
+
+    /// What the flags promise for later is refused until it is there, not ignored.
+    fn refuse_unavailable(&self) -> Result<(), Failure> {
+        if self.precision.is_some_and(|p| p != Precision::F32) {
+            return Err(Failure::refused("--precision: this build computes in f32 only"));
+        }
+        if self.llm_quant.is_some_and(|q| q != Quantisation::None) {
+            return Err(Failure::refused("--llm-quant: this build does not quantise"));
+        }
+        match self.device.as_deref() {
+            None | Some("cpu") => Ok(()),
+            Some(other) => {
+                Err(Failure::refused(format!("--device {other}: this build computes on the CPU")))
+            }
+        }
+    }
+
+    /// The settings files that count, the weakest first.
+    fn files(&self) -> Result<Vec<SettingsPatch>, Failure> {
+        if let Some(path) = &self.config {
+            return Ok(vec![read(path)?]);
+        }
+        let user = user_folder().map(|folder| folder.join("any2pix").join("config.toml"));
+        let project = Some(PathBuf::from(PROJECT_FILE));
+        [user, project].into_iter().flatten().filter(|p| p.is_file()).map(|p| read(&p)).collect()
+    }
+}
+
+fn read(path: &Path) -> Result<SettingsPatch, Failure> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Failure::refused(format!("{name}: cannot be read: {e}")))?;
+    toml::from_str(&text).map_err(|e| {
+        let line = e.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        Failure::refused(format!("{name}:{line}: {}", e.message()))
+    })
+}
+
+fn user_folder() -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")))
+}
