@@ -104,3 +104,20 @@ impl ObjectClassifier {
         any2pix_nn::ops::softmax(&self.forward(&Tensor::stack(&inputs, 0)?)?)
     }
 }
+
+/// What the judge is shown of a thing in a picture: a square around its box, a quarter larger
+/// than the box's longer side; beyond the picture's border its edge is repeated.
+///
+/// `bbox` is centre x and y, width and height, in parts of the picture's sides.
+pub fn crop_around(picture: &RgbImage, bbox: [f32; 4]) -> RgbImage {
+    const MARGIN: f32 = 1.25;
+    let (width, height) = (picture.width() as f32, picture.height() as f32);
+    let side = (MARGIN * (bbox[2] * width).max(bbox[3] * height)).round().max(4.0);
+    let (left, top) = (bbox[0] * width - side * 0.5, bbox[1] * height - side * 0.5);
+    let at = |start: f32, offset: u32, length: u32| {
+        (start + offset as f32).round().clamp(0.0, length.saturating_sub(1) as f32) as u32
+    };
+    RgbImage::from_fn(side as u32, side as u32, |x, y| {
+        *picture.get_pixel(at(left, x, picture.width()), at(top, y, picture.height()))
+    })
+}

@@ -211,6 +211,19 @@ impl World {
         augment::augment(clip, noise, generator)
     }
 
+    /// A picture of a concept as somebody might show it: a cut-out of this split, bare, on one
+    /// colour, on a checker, or in a small photo.
+    pub fn reference_picture(
+        &self,
+        concept: &str,
+        split: Split,
+        generator: &mut Generator,
+    ) -> Option<RgbaImage> {
+        let sprites = self.sprites(concept, split);
+        let sprite = generator.choose(&sprites)?.picture.clone();
+        Some(compose::reference_picture(self, generator, split, &sprite))
+    }
+
     /// One edit of this split, of `kind` or of any kind; the same for the same generator.
     pub fn sample(&self, generator: &mut Generator, split: Split, kind: Option<Kind>) -> Sample {
         compose::sample(self, generator, split, kind)

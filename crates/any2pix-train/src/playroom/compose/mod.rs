@@ -55,6 +55,16 @@ pub(super) fn sample(
     }
 }
 
+/// `sprite` as a reference in an edit of `split` would show it.
+pub(super) fn reference_picture(
+    world: &World,
+    generator: &mut Generator,
+    split: Split,
+    sprite: &Arc<RgbaImage>,
+) -> RgbaImage {
+    Composer::new(world, generator, split, Kind::Add).reference_picture(sprite)
+}
+
 /// A thing that was picked for an edit, and how it is referred to.
 #[derive(Clone, Debug)]
 pub(super) struct Pick {
@@ -265,7 +275,10 @@ impl<'a> Composer<'a> {
         } else {
             0.0
         };
-        Placed { concept: pick.concept, sprite: pick.sprite, picture, bbox, light, shadow }
+        let mut placed = Placed::new((pick.concept, pick.sprite), picture, bbox);
+        placed.light = light;
+        placed.shadow = shadow;
+        placed
     }
 
     /// Makes `pick`, which stands as `placed`, the content of `slot` of the instruction.

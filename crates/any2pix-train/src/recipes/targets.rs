@@ -1,0 +1,76 @@
+//! What a scene says about its things: crops, masks, boxes.
+
+use any2pix_encoders::judge::crop_around;
+use any2pix_nn::{Generator, Hint};
+use image::{GrayImage, RgbImage};
+
+use crate::TrainError;
+use crate::playroom::{BBox, ObjectSlot, PlayroomError, SCENE_SIDE};
+
+/// The world cannot be opened.
+pub fn no_world(error: PlayroomError) -> TrainError {
+    TrainError::Data { what: error.to_string(), hint: error.hints().join("; ") }
+}
+
+/// Centre, width and height in parts of the scene's side.
+pub fn unit_box(bbox: &BBox) -> [f32; 4] {
+    let (x, y) = bbox.centre();
+    let side = SCENE_SIDE as f32;
+    [x, y, bbox.width as f32 / side, bbox.height as f32 / side]
+}
+
+/// A square crop around a thing, a little off, as a locator that is a little wrong would cut it.
+pub fn crop(picture: &RgbImage, bbox: &BBox, generator: &mut Generator) -> RgbImage {
+    let [x, y, width, height] = unit_box(bbox);
+    let size = width.max(height);
+    let mut shift = || generator.uniform_in(-0.1, 0.1) * size;
+    let (x, y) = (x + shift(), y + shift());
+    let scale = generator.uniform_in(0.8, 1.25);
+    crop_around(picture, [x, y, width * scale, height * scale])
+}
+
+/// Where a thing's pixels are: its opacity at `side`×`side` cells, 0 to 1, row by row.
+pub fn cells(object: &ObjectSlot, side: usize) -> Vec<f32> {
+    let mut opacity = GrayImage::new(SCENE_SIDE, SCENE_SIDE);
+    for (x, y, pixel) in object.cutout.enumerate_pixels() {
+        let (x, y) = (object.bbox.x + x, object.bbox.y + y);
+        if x < SCENE_SIDE && y < SCENE_SIDE {
+            opacity.get_pixel_mut(x, y)[0] = pixel[3];
+        }
+    }
+    let factor = SCENE_SIDE as usize / side.max(1);
+    let mut sums = vec![0.0; side * side];
+    for (x, y, pixel) in opacity.enumerate_pixels() {
+        let (column, row) = (x as usize / factor, y as usize / factor);
+        if let Some(sum) = sums.get_mut(row * side + column) {
+            *sum += f32::from(pixel[0]) / 255.0;
+        }
+    }
+    sums.iter().map(|sum| sum / (factor * factor) as f32).collect()
+}
+
+/// Shared area over joint area of two boxes (centre, width, height).
+pub fn iou(a: [f32; 4], b: [f32; 4]) -> f32 {
+    let shared = |i: usize| {
+        let (low, high) = (
+            (a[i] - a[i + 2] * 0.5).max(b[i] - b[i + 2] * 0.5),
+            (a[i] + a[i + 2] * 0.5).min(b[i] + b[i + 2] * 0.5),
+        );
+        (high - low).max(0.0)
+    };
+    let both = shared(0) * shared(1);
+    both / (a[2] * a[3] + b[2] * b[3] - both).max(1e-9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boxes_overlap_as_they_should() {
+        let a = [0.5, 0.5, 0.2, 0.2];
+        assert!((iou(a, a) - 1.0).abs() < 1e-5);
+        assert!((iou(a, [0.6, 0.5, 0.2, 0.2]) - 1.0 / 3.0).abs() < 1e-5);
+        assert_eq!(iou(a, [0.9, 0.9, 0.1, 0.1]), 0.0);
+    }
+}
