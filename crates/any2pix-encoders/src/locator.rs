@@ -180,7 +180,7 @@ impl Locator {
         skips.pop();
         for stage in &self.up {
             let Some(skip) = skips.pop() else { break };
-            let wide = Tensor::cat(&[&ops::upsample_nearest2x(&x)?, &skip], 3)?;
+            let wide = ops::concat_channels(&ops::upsample_nearest2x(&x)?, &skip)?;
             x = stage.forward(&wide, Some(&condition))?;
         }
         let features = self.norm_out.forward_silu(&x)?;

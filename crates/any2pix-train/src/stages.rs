@@ -8,7 +8,7 @@ use crate::recipes::judge::JudgeRecipe;
 use crate::recipes::locator::LocatorRecipe;
 use crate::recipes::prior::PriorRecipe;
 use crate::recipes::vae::VaeRecipe;
-use crate::{Recipe, Result, TrainError, TrainSettings};
+use crate::{Recipe, Result, TrainError, TrainSettings, recipes};
 
 /// What a recipe is built from.
 #[derive(Clone, Debug)]
@@ -27,9 +27,13 @@ type Open = fn(&StageContext) -> Result<Box<dyn Recipe>>;
 const STAGES: &[(&str, Open)] = &[
     ("imagebind", ImageBindRecipe::open),
     ("vae", |context| Ok(Box::new(VaeRecipe::open(context)?))),
+    ("rehearse", recipes::rehearse::open),
+    ("align", recipes::align::open),
+    ("generate", recipes::generate::open),
     ("prior", |context| Ok(Box::new(PriorRecipe::open(context)?))),
     ("decoder", |context| Ok(Box::new(DecoderRecipe::open(context)?))),
     ("decoder_inversion", |context| Ok(Box::new(DecoderRecipe::open(context)?))),
+    ("instruct", recipes::instruct::open),
     ("locator", LocatorRecipe::open),
     ("judge", JudgeRecipe::open),
 ];

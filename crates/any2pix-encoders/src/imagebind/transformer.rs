@@ -105,9 +105,9 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = (x + self.attn.forward(&self.norm_1.forward(x)?)?)?;
+        let x = ops::add(x, &self.attn.forward(&self.norm_1.forward(x)?)?)?;
         let hidden = ops::gelu(&self.fc1.forward(&self.norm_2.forward(&x)?)?)?;
-        &x + self.fc2.forward(&hidden)?
+        ops::add(&x, &self.fc2.forward(&hidden)?)
     }
 }
 

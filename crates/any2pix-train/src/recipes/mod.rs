@@ -1,13 +1,24 @@
 //! One recipe per stage.
 
+pub mod align;
+mod codes;
 pub mod component;
 pub mod contrast;
 pub mod decoder;
+pub mod embedder;
+pub mod generate;
 pub mod imagebind;
+pub mod instruct;
 pub mod judge;
+pub mod language;
 pub mod locator;
 pub mod pictures;
+mod plan_score;
+mod planner_stage;
 pub mod prior;
+pub mod rehearse;
 pub mod targets;
+pub mod tokenizer;
+mod unknown;
 pub mod vae;
 pub mod windows;
