@@ -150,8 +150,7 @@ impl AdaptedUNet {
     ) -> Result<UNetConditions> {
         let (b, device) = (generated.dim(0)?, generated.device());
         let tokens = self.image_proj.forward(generated, subject, TokenMode::Both, 1.0)?;
-        let encoder_hidden_states =
-            Tensor::zeros((b, 1, tokens.dim(2)?), tokens.dtype(), device)?;
+        let encoder_hidden_states = Tensor::zeros((b, 1, tokens.dim(2)?), tokens.dtype(), device)?;
         let ids = TimeIds { size, aesthetic_score: None }.tensor(device)?;
         let added = AddedConditions {
             text_embeds: with_norm(generated, 1.0)?,

@@ -7,12 +7,12 @@ use candle_core::{Device, Tensor};
 use image::{GrayImage, Rgb, RgbImage, RgbaImage, imageops};
 
 use super::pictures::{to_pictures, to_tensor};
+use crate::Result;
 use crate::playroom::recipe::difference;
 use crate::playroom::sample::{Kind, ObjectSlot, Sample};
 use crate::playroom::scene::{BBox, SCENE_SIDE};
 use crate::playroom::splits::Split;
 use crate::playroom::{World, raster};
-use crate::Result;
 
 /// Side of a window in pixels.
 pub const WINDOW: u32 = 128;
@@ -59,7 +59,8 @@ pub fn any_view(world: &World, split: Split, generator: &mut Generator) -> RgbIm
         return sample.target;
     }
     let side = 48 + generator.below((SCENE_SIDE - 48) as usize) as u32;
-    let corner = |generator: &mut Generator| generator.below((SCENE_SIDE - side + 1) as usize) as u32;
+    let corner =
+        |generator: &mut Generator| generator.below((SCENE_SIDE - side + 1) as usize) as u32;
     let cut = Cut { x: corner(generator), y: corner(generator), side };
     cut.of(&sample).1
 }
@@ -81,7 +82,11 @@ pub fn window(
         }
     }
     let sample = world.sample(generator, split, Some(kind));
-    if sample.is_global() { global_window(sample) } else { local_window(&sample, reference, generator) }
+    if sample.is_global() {
+        global_window(sample)
+    } else {
+        local_window(&sample, reference, generator)
+    }
 }
 
 fn global_window(sample: Sample) -> Result<Window> {
@@ -135,9 +140,7 @@ impl Cut {
         let (source, target) = sample.recipe.render(whole);
         let corner = |start: u32| ((start as f32 * scale).round() as u32).min(whole - WINDOW);
         let (x, y) = (corner(self.x), corner(self.y));
-        let cut = |picture: &RgbImage| {
-            imageops::crop_imm(picture, x, y, WINDOW, WINDOW).to_image()
-        };
+        let cut = |picture: &RgbImage| imageops::crop_imm(picture, x, y, WINDOW, WINDOW).to_image();
         (cut(&source), cut(&target))
     }
 
