@@ -18,7 +18,7 @@ use crate::printer::Printer;
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Edit a picture, or make one from nothing.
-    Edit(edit::Args),
+    Edit(Box<edit::Args>),
     /// Manage galleries: what words and sounds look like.
     Gallery(gallery::Args),
     /// Run recorded goldens against this build.
