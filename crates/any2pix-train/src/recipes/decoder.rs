@@ -6,10 +6,10 @@ use std::sync::Arc;
 use any2pix_diffusion::denoise::{Flow, NoisePredictor, denoise};
 use any2pix_diffusion::draft::to_latent_mask;
 use any2pix_diffusion::guidance::ClassifierFreeGuidance;
+use any2pix_diffusion::ip_adapter::AdaptedUNet;
 use any2pix_diffusion::schedulers::{DDIMScheduler, SchedulerConfig};
 use any2pix_diffusion::source_decoder::{PriorDeviations, SourceDecoder, SourceWindow};
 use any2pix_diffusion::unet::{ConditionedUNet, UNetConditions};
-use any2pix_diffusion::ip_adapter::AdaptedUNet;
 use any2pix_diffusion::{
     Autoencoder, ImageProjModelConfig, PatchCodec, UNet2DConditionModelConfig,
 };
@@ -196,7 +196,11 @@ impl DecoderRecipe {
             let encoded = self.imagebind.encode_images(&given)?.detach();
             let mut next = 0;
             for subject in &batch.subjects {
-                rows.push(if subject.is_some() { encoded.narrow(0, next, 1)? } else { zero.clone() });
+                rows.push(if subject.is_some() {
+                    encoded.narrow(0, next, 1)?
+                } else {
+                    zero.clone()
+                });
                 next += usize::from(subject.is_some());
             }
         } else {
@@ -237,8 +241,7 @@ impl DecoderRecipe {
         }
         let window = self.window_latents(batch)?;
         let alphas_cumprod = self.alphas_cumprod.clone();
-        let decoder =
-            SourceDecoder { unet: &self.model.unet, conditions, window, alphas_cumprod };
+        let decoder = SourceDecoder { unet: &self.model.unet, conditions, window, alphas_cumprod };
         Ok(decoder.predict_v(sample, timesteps)?)
     }
 
