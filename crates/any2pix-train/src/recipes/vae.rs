@@ -53,8 +53,8 @@ impl VaeRecipe {
         let config: PatchCodecConfig = component::config(&context.model, "vae")?;
         let seed = context.settings.seed;
         let parameters = Parameters::new(seed);
-        let codec =
-            PatchCodec::load(parameters.builder(&Device::Cpu), &config).map_err(component::misfit)?;
+        let codec = PatchCodec::load(parameters.builder(&Device::Cpu), &config)
+            .map_err(component::misfit)?;
         let mut generator = Generator::new(seed).fork("principal components");
         let scenes: Vec<RgbImage> = (0..settings.pca_scenes)
             .map(|_| any_view(&world, Split::Train, &mut generator))
@@ -189,9 +189,8 @@ fn leading_eigenvectors(matrix: &[Vec<f64>], count: usize) -> (Vec<f64>, Vec<Vec
     let size = matrix.len();
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
     let mut generator = Generator::new(0);
-    let mut vectors: Vec<Vec<f64>> = (0..count)
-        .map(|_| (0..size).map(|_| f64::from(generator.normal())).collect())
-        .collect();
+    let mut vectors: Vec<Vec<f64>> =
+        (0..count).map(|_| (0..size).map(|_| f64::from(generator.normal())).collect()).collect();
     let mut values = vec![0.0; count];
     for _ in 0..ITERATIONS {
         let mut next: Vec<Vec<f64>> =
