@@ -56,16 +56,14 @@ impl ResBlock {
         let mut h = self.conv1.forward(&self.norm1.forward_silu(x)?)?;
         h = match (&self.film, condition) {
             (Some(film), Some(condition)) => {
-                let film = film.forward(condition)?.unsqueeze(1)?.unsqueeze(1)?.chunk(2, 3)?;
-                let h = self.norm2.forward(&h)?;
-                ops::silu(&h.broadcast_mul(&(&film[0] + 1.0)?)?.broadcast_add(&film[1])?)?
+                ops::modulate(&self.norm2.forward(&h)?, &film.forward(condition)?, true)?
             }
             _ => self.norm2.forward_silu(&h)?,
         };
         let h = self.conv2.forward(&h)?;
         match &self.shortcut {
-            Some(shortcut) => shortcut.forward(x)? + h,
-            None => x + h,
+            Some(shortcut) => ops::add(&shortcut.forward(x)?, &h),
+            None => ops::add(x, &h),
         }
     }
 }

@@ -180,7 +180,7 @@ impl Locator {
         skips.pop();
         for stage in &self.up {
             let Some(skip) = skips.pop() else { break };
-            let wide = Tensor::cat(&[&ops::upsample_nearest2x(&x)?, &skip], 3)?;
+            let wide = ops::concat_channels(&ops::upsample_nearest2x(&x)?, &skip)?;
             x = stage.forward(&wide, Some(&condition))?;
         }
         let features = self.norm_out.forward_silu(&x)?;
@@ -242,8 +242,8 @@ impl LocatorOutput {
             near(row).flat_map(|r| near(column).map(move |c| probabilities[r * side + c])).sum()
         };
         let mut best = (0, f32::NEG_INFINITY);
-        for cell in 0..side * side {
-            let value = around(cell) + 1e-3 * probabilities[cell];
+        for (cell, probability) in probabilities.iter().enumerate() {
+            let value = around(cell) + 1e-3 * probability;
             if value > best.1 {
                 best = (cell, value);
             }

@@ -11,6 +11,7 @@ pub mod elementwise;
 pub mod gemm;
 pub mod level;
 mod math;
+pub mod modulate;
 pub mod norm;
 pub mod optimizer;
 pub mod process;

@@ -1,19 +1,33 @@
-//! Settings of the process that computing on the CPU wants.
+//! Settings of the process that computing on the CPU wants; made before `main`.
 #![allow(unsafe_code)]
 
-/// Tells the allocator to keep memory of freed activations, and candle not to run a pool of
-/// threads of its own, whose spinning takes the cores from ours.
+/// Keeps candle from running a pool of threads of its own, whose spinning takes the cores from
+/// ours, and the allocator from giving memory of freed activations back to the system.
 ///
-/// Call it first in `main`, before there are other threads. Nothing breaks without it; training
-/// is about twice as slow.
+/// Where programs can have code before `main` (ELF), this has run by itself. Elsewhere call it
+/// first in `main`, before there are other threads. Nothing breaks without it; training is about
+/// twice as slow.
 pub fn prepare() {
     const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
     if std::env::var_os(CANDLE_THREADS).is_none() {
-        // SAFETY: the caller has not started other threads yet.
+        // SAFETY: there are no other threads yet: before `main` by construction, later by the
+        // caller's promise.
         unsafe { std::env::set_var(CANDLE_THREADS, "1") };
+        keep_freed_memory();
     }
-    keep_freed_memory();
 }
+
+#[cfg(target_os = "linux")]
+extern "C" fn before_main() {
+    prepare();
+}
+
+// SAFETY: entries of this section are called without arguments that the callee must read, before
+// `main`, on the only thread.
+#[cfg(target_os = "linux")]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = before_main;
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn keep_freed_memory() {
@@ -33,3 +47,11 @@ fn keep_freed_memory() {
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn keep_freed_memory() {}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    #[test]
+    fn it_has_run_before_main() {
+        assert!(std::env::var_os("CANDLE_NUM_THREADS").is_some());
+    }
+}

@@ -111,6 +111,7 @@ fn changes_of_shape_have_their_gradients() {
     check_gradient(&[&[2, 3, 5], &[2, 3, 5]], |t| add(&t[0], &t[1]));
     check_gradient(&[&[2, 3, 4, 5], &[2, 5]], |t| add_to_each_position(&t[0], &t[1]));
     check_gradient(&[&[2, 3, 5], &[2, 3, 2]], |t| concat_channels(&t[0], &t[1]));
+    check_gradient(&[&[2, 3, 4, 5], &[2, 10]], |t| modulate(&t[0], &t[1], true));
 }
 
 /// f64 tensors take candle's path: the two paths must agree.
@@ -138,6 +139,7 @@ fn kernels_agree_with_candle() {
     agree(&[x.clone(), vector.clone(), tensor(&[12])], &|t| {
         group_norm(&t[0], &t[1], &t[2], 4, 1e-5, true)
     });
+    agree(&[x.clone(), tensor(&[2, 24])], &|t| modulate(&t[0], &t[1], true));
     agree(&[x.clone(), vector.clone(), tensor(&[12])], &|t| layer_norm(&t[0], &t[1], &t[2], 1e-5));
     agree(&[tensor(&[2, 7, 12]), tensor(&[2, 9, 6]), tensor(&[2, 9, 6])], &|t| {
         attention(&t[0], &t[1], &t[2], 4, 2, 0.5, Mask::Causal)

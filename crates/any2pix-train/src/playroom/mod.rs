@@ -24,6 +24,8 @@ pub mod sprites;
 pub mod store;
 pub mod suite;
 pub mod synth;
+#[cfg(test)]
+mod tests;
 pub mod world;
 
 pub use error::{PlayroomError, Result};

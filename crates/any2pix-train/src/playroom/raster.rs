@@ -149,40 +149,39 @@ pub fn shrink_to(picture: &RgbaImage, side: u32) -> RgbaImage {
 
 /// Resamples with a triangle filter as wide as the reduction, on premultiplied colours.
 pub fn resize(picture: &RgbaImage, width: u32, height: u32) -> RgbaImage {
-    let (source_width, source_height) = picture.dimensions();
-    let mut rows = vec![[0f32; 4]; (width * source_height) as usize];
-    let taps = filter_taps(source_width, width);
-    let source: Vec<[f32; 4]> = picture.pixels().map(premultiply).collect();
-    for y in 0..source_height as usize {
-        let line = &source[y * source_width as usize..(y + 1) * source_width as usize];
-        for (x, (first, weights)) in taps.iter().enumerate() {
-            rows[y * width as usize + x] = weighted(weights, |i| line[first + i]);
-        }
-    }
-    let taps = filter_taps(source_height, height);
-    let mut result = RgbaImage::new(width, height);
-    for (y, (first, weights)) in taps.iter().enumerate() {
-        for x in 0..width as usize {
-            let colour = weighted(weights, |i| rows[(first + i) * width as usize + x]);
-            result.put_pixel(x as u32, y as u32, unpremultiply(colour));
-        }
-    }
-    result
+    resize_part(picture, [0, 0, picture.width(), picture.height()], width, height)
 }
 
-fn weighted(weights: &[f32], colour: impl Fn(usize) -> [f32; 4]) -> [f32; 4] {
-    let mut sum = [0f32; 4];
-    for (i, weight) in weights.iter().enumerate() {
-        let colour = colour(i);
-        for channel in 0..4 {
-            sum[channel] += weight * colour[channel];
+/// [`resize`] of the part `[left, top, width, height]`, which must lie inside.
+pub fn resize_part(picture: &RgbaImage, part: [u32; 4], width: u32, height: u32) -> RgbaImage {
+    let [left, top, part_width, part_height] = part.map(|value| value as usize);
+    let across = Taps::new(part_width, width as usize);
+    let stride = picture.width() as usize;
+    let pixels: &[u8] = picture.as_raw();
+    let mut line = vec![[0f32; 4]; part_width];
+    let mut rows = Vec::with_capacity(part_height * width as usize);
+    for y in 0..part_height {
+        let start = ((top + y) * stride + left) * 4;
+        let source = &pixels[start..start + part_width * 4];
+        for (colour, pixel) in line.iter_mut().zip(source.chunks_exact(4)) {
+            *colour = premultiply(pixel);
+        }
+        rows.extend((0..across.count()).map(|x| across.weighted(x, |i| line[i])));
+    }
+    let down = Taps::new(part_height, height as usize);
+    let row = width as usize;
+    let mut raw = Vec::with_capacity(row * height as usize * 4);
+    for y in 0..down.count() {
+        for x in 0..row {
+            raw.extend(unpremultiply(down.weighted(y, |i| rows[i * row + x])).0);
         }
     }
-    sum
+    // The length is right by construction; an empty picture stands for the impossible.
+    RgbaImage::from_raw(width, height, raw).unwrap_or_default()
 }
 
-fn premultiply(pixel: &Rgba<u8>) -> [f32; 4] {
-    let alpha = f32::from(pixel[3]) / 255.0;
+fn premultiply(pixel: &[u8]) -> [f32; 4] {
+    let alpha = f32::from(pixel[3]) * (1.0 / 255.0);
     [
         f32::from(pixel[0]) * alpha,
         f32::from(pixel[1]) * alpha,
@@ -202,22 +201,47 @@ fn unpremultiply(colour: [f32; 4]) -> Rgba<u8> {
 }
 
 /// For each target position: the first source position and the weights from there on.
-fn filter_taps(source: u32, target: u32) -> Vec<(usize, Vec<f32>)> {
-    let ratio = source as f32 / target as f32;
-    let radius = ratio.max(1.0);
-    (0..target)
-        .map(|position| {
+struct Taps {
+    first: Vec<usize>,
+    ends: Vec<usize>,
+    weights: Vec<f32>,
+}
+
+impl Taps {
+    fn new(source: usize, target: usize) -> Self {
+        let ratio = source as f32 / target as f32;
+        let radius = ratio.max(1.0);
+        let mut taps = Self { first: Vec::new(), ends: Vec::new(), weights: Vec::new() };
+        for position in 0..target {
             let centre = (position as f32 + 0.5) * ratio - 0.5;
             let first = (centre - radius).ceil().max(0.0) as usize;
-            let last = ((centre + radius).floor() as usize).min(source as usize - 1);
-            let mut weights: Vec<f32> = (first..=last)
-                .map(|i| (1.0 - (i as f32 - centre).abs() / radius).max(1e-6))
-                .collect();
-            let total: f32 = weights.iter().sum();
-            weights.iter_mut().for_each(|weight| *weight /= total);
-            (first, weights)
-        })
-        .collect()
+            let last = ((centre + radius).floor() as usize).min(source - 1);
+            let start = taps.weights.len();
+            let weight = |i: usize| (1.0 - (i as f32 - centre).abs() / radius).max(1e-6);
+            taps.weights.extend((first..=last).map(weight));
+            let total: f32 = taps.weights[start..].iter().sum();
+            taps.weights[start..].iter_mut().for_each(|weight| *weight /= total);
+            taps.first.push(first);
+            taps.ends.push(taps.weights.len());
+        }
+        taps
+    }
+
+    fn count(&self) -> usize {
+        self.first.len()
+    }
+
+    fn weighted(&self, position: usize, colour: impl Fn(usize) -> [f32; 4]) -> [f32; 4] {
+        let start = position.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let mut sum = [0f32; 4];
+        for (i, weight) in self.weights[start..self.ends[position]].iter().enumerate() {
+            let colour = colour(self.first[position] + i);
+            for channel in 0..4 {
+                sum[channel] += weight * colour[channel];
+            }
+        }
+        sum
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use any2pix_nn::Generator;
-use image::{Rgb, RgbImage, RgbaImage};
+use image::{Rgb, RgbImage, Rgba, RgbaImage};
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::Habitat;
@@ -124,13 +124,18 @@ impl View {
     /// The view as a picture of `side` pixels.
     pub fn render(&self, side: u32) -> RgbImage {
         let [left, top, square] = self.square;
-        let cut = image::imageops::crop_imm(&*self.picture, left, top, square, square).to_image();
-        let scaled = raster::resize(&cut, side, side);
-        RgbImage::from_fn(side, side, |x, y| {
-            let column = if self.flip { side - 1 - x } else { x };
-            let pixel = scaled.get_pixel(column, y);
-            Rgb(std::array::from_fn(|c| lit(pixel[c], self.light[c])))
-        })
+        let part = [left, top, square, square];
+        let scaled = raster::resize_part(&self.picture, part, side, side);
+        let tables: [[u8; 256]; 3] =
+            self.light.map(|gain| std::array::from_fn(|value| lit(value as u8, gain)));
+        let mut canvas = RgbImage::new(side, side);
+        for (row, out) in scaled.rows().zip(canvas.rows_mut()) {
+            let pair = |(pixel, target): (&Rgba<u8>, &mut Rgb<u8>)| {
+                *target = Rgb(std::array::from_fn(|c| tables[c][usize::from(pixel[c])]));
+            };
+            if self.flip { row.rev().zip(out).for_each(pair) } else { row.zip(out).for_each(pair) }
+        }
+        canvas
     }
 }
 
@@ -149,6 +154,8 @@ pub struct Placed {
     pub picture: Arc<RgbaImage>,
     /// Where it stands.
     pub bbox: BBox,
+    /// The cut-out at the size of `bbox`.
+    scaled: Arc<RgbaImage>,
     /// Its light.
     pub light: Light,
     /// How dark its shadow on the ground is; 0 for none.
@@ -156,9 +163,28 @@ pub struct Placed {
 }
 
 impl Placed {
+    /// Cut-out `sprite` of `concept`, looking like `picture`, in plain light without a shadow.
+    pub fn new((concept, sprite): (usize, usize), picture: Arc<RgbaImage>, bbox: BBox) -> Self {
+        let scaled = Arc::new(raster::resize(&picture, bbox.width, bbox.height));
+        Self { concept, sprite, picture, bbox, scaled, light: PLAIN_LIGHT, shadow: 0.0 }
+    }
+
+    /// The same thing elsewhere.
+    pub fn at(&self, bbox: BBox) -> Self {
+        let id = (self.concept, self.sprite);
+        let placed = Self::new(id, self.picture.clone(), bbox);
+        Self { light: self.light, shadow: self.shadow, ..placed }
+    }
+
+    /// The same thing with another look.
+    pub fn looking(&self, picture: Arc<RgbaImage>) -> Self {
+        let placed = Self::new((self.concept, self.sprite), picture, self.bbox);
+        Self { light: self.light, shadow: self.shadow, ..placed }
+    }
+
     /// The cut-out at the size at which it stands in the scene, in its own colours.
     pub fn cutout(&self) -> RgbaImage {
-        raster::resize(&self.picture, self.bbox.width, self.bbox.height)
+        (*self.scaled).clone()
     }
 }
 
@@ -250,7 +276,11 @@ fn draw_object(canvas: &mut RgbImage, object: &Placed) {
     let scale = canvas.width() as f32 / SIDE;
     let at = |value: u32| (value as f32 * scale).round() as u32;
     let BBox { x, y, width, height } = object.bbox;
-    let picture = raster::resize(&object.picture, at(width).max(1), at(height).max(1));
+    let picture = if canvas.width() == SCENE_SIDE {
+        object.scaled.clone()
+    } else {
+        Arc::new(raster::resize(&object.picture, at(width).max(1), at(height).max(1)))
+    };
     for (column, row, pixel) in picture.enumerate_pixels() {
         let (px, py) = (at(x) + column, at(y) + row);
         if pixel[3] == 0 || px >= canvas.width() || py >= canvas.height() {

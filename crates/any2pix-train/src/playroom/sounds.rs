@@ -64,6 +64,9 @@ pub fn prepare(
         audio::write_wav(&dir.join(&file), &samples)?;
         stored.push(stored_clip(file, source, false));
     }
+    if concept.name == "dog" {
+        stored.extend(prepare_barks(dir, &folder)?);
+    }
     for &program in &concept.programs {
         let mut generator = Generator::new(u64::from(program)).fork("phrases");
         for number in 0..PHRASES_A_PROGRAM {
@@ -80,6 +83,23 @@ pub fn prepare(
         }
     }
     Ok(stored)
+}
+
+/// Barks made here, beside the recorded ones, since the examples need one that may be passed on.
+fn prepare_barks(dir: &Path, folder: &str) -> Result<Vec<StoredFile>> {
+    let mut generator = Generator::new(1).fork("barks");
+    let source = SourceFile {
+        package: "any2pix".to_owned(),
+        file: "synthesised bark".to_owned(),
+        licence: Licence::Permissive,
+    };
+    (0..6)
+        .map(|number| {
+            let file = format!("{folder}/bark-{number}.wav");
+            audio::write_wav(&dir.join(&file), &synth::barks(&mut generator))?;
+            Ok(stored_clip(file, &source, true))
+        })
+        .collect()
 }
 
 fn stored_clip(file: String, source: &SourceFile, synthesised: bool) -> StoredFile {
@@ -100,8 +120,7 @@ fn clip(packages: &Packages, package: &str, file: &str) -> Result<Vec<f32>> {
         bytes = archive_entry(&bytes, entry)
             .ok_or_else(|| PlayroomError::format(&path)(format!("no entry {entry}")))?;
     }
-    let sound = audio::decode(bytes, &path)?;
-    let samples = audio::resample(&sound.samples, sound.rate, audio::SAMPLE_RATE);
+    let samples = audio::decode(&bytes, &path)?;
     let mut samples = audio::trim(&samples, LONGEST);
     if (samples.len() as f32) < SHORTEST * audio::SAMPLE_RATE as f32 {
         return Ok(Vec::new());

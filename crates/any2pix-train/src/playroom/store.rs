@@ -21,7 +21,7 @@ pub struct StoredFile {
     pub source: String,
     /// Its licence.
     pub licence: Licence,
-    /// Whether it was synthesised from a General MIDI soundfont.
+    /// Whether it was synthesised, not recorded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub synthesised: bool,
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use any2pix_encoders::resample::resample;
 use any2pix_nn::Generator;
 use rustysynth::{SoundFont, Synthesizer, SynthesizerSettings};
 
@@ -126,7 +127,7 @@ impl Orchestra {
         }
         synthesizer.render(&mut left[now..], &mut right[now..]);
         let mono: Vec<f32> = left.iter().zip(&right).map(|(l, r)| 0.5 * (l + r)).collect();
-        Ok(audio::resample(&mono, RATE, SAMPLE_RATE))
+        Ok(resample(&mono, RATE, SAMPLE_RATE))
     }
 }
 
@@ -164,4 +165,57 @@ pub fn rain(seconds: f32, generator: &mut Generator) -> Vec<f32> {
     }
     audio::normalise(&mut samples, 0.5);
     samples
+}
+
+/// Barks, two or three in a row: a throat whose pitch jumps up and falls, through a muzzle.
+///
+/// No recording of a dog among the packages may be passed on, so that this one is made here.
+pub fn barks(generator: &mut Generator) -> Vec<f32> {
+    let size = generator.uniform_in(0.75, 1.35);
+    let mut samples = Vec::new();
+    for _ in 0..2 + generator.below(2) {
+        bark(&mut samples, size, generator);
+        let pause = generator.uniform_in(0.12, 0.35) * SAMPLE_RATE as f32;
+        samples.resize(samples.len() + pause as usize, 0.0);
+    }
+    audio::normalise(&mut samples, 0.8);
+    samples
+}
+
+/// One bark of a dog whose size goes from 0.75 (large) to 1.35 (small).
+fn bark(samples: &mut Vec<f32>, size: f32, generator: &mut Generator) {
+    const HARMONICS: usize = 22;
+    let rate = SAMPLE_RATE as f32;
+    let seconds = generator.uniform_in(0.13, 0.22);
+    let formants = [(620.0 * size, 160.0), (1250.0 * size, 260.0), (2500.0 * size, 500.0)];
+    let response = |frequency: f32| -> f32 {
+        formants
+            .iter()
+            .enumerate()
+            .map(|(i, (centre, width))| {
+                let away = (frequency - centre) / width;
+                libm::powf(0.55, i as f32) / (1.0 + away * away)
+            })
+            .sum()
+    };
+    let top = 520.0 * size * generator.uniform_in(0.9, 1.1);
+    let (mut phase, mut breath) = (0f32, 0f32);
+    let count = (seconds * rate) as usize;
+    for i in 0..count {
+        let part = i as f32 / count as f32;
+        let rise = (part / 0.18).min(1.0);
+        let fall = ((part - 0.18) / 0.82).max(0.0);
+        let pitch = top * (0.55 + 0.45 * rise) * (1.0 - 0.5 * fall);
+        phase += pitch / rate * (1.0 + 0.03 * (generator.uniform() - 0.5));
+        let voiced: f32 = (1..=HARMONICS)
+            .filter(|n| pitch * (*n as f32) < 7000.0)
+            .map(|n| {
+                let tone = libm::sinf(std::f32::consts::TAU * (phase * n as f32).fract());
+                tone * response(pitch * n as f32) / libm::powf(n as f32, 0.4)
+            })
+            .sum();
+        breath += 0.45 * (generator.uniform_in(-1.0, 1.0) - breath);
+        let loudness = (part / 0.08).min(1.0) * (1.0 - fall) * libm::expf(-1.2 * fall);
+        samples.push(loudness * (voiced + 0.5 * breath));
+    }
 }

@@ -152,7 +152,7 @@ impl Composer<'_> {
         let (name, hue) = colour::COLOURS[self.generator.below(colour::COLOURS.len())];
         let spoken = if name == "gray" && self.generator.chance(0.5) { "grey" } else { name };
         self.say_look(name, spoken);
-        Placed { picture: Arc::new(colour::recolour(&before.picture, hue)), ..before.clone() }
+        before.looking(Arc::new(colour::recolour(&before.picture, hue)))
     }
 
     fn resized(&mut self, before: &Placed) -> Placed {
@@ -169,7 +169,7 @@ impl Composer<'_> {
         let middle = old.x as f32 + old.width as f32 * 0.5;
         let feet = (old.y + old.height) as f32;
         let bbox = BBox::around(middle, feet - height as f32 * 0.5, width, height);
-        Placed { bbox, ..before.clone() }
+        before.at(bbox)
     }
 
     fn moved(&mut self, rest: &Scene, before: &Placed) -> Placed {
@@ -178,14 +178,14 @@ impl Composer<'_> {
         let place = self.generator.choose(&places).copied().unwrap_or(Place::Center);
         let bbox = self.free_place(rest, before, Some(place));
         self.say_place(Some(place));
-        Placed { bbox, ..before.clone() }
+        before.at(bbox)
     }
 
     fn duplicated(&mut self, rest: &Scene, before: &Placed) -> Placed {
         let mut crowd = rest.clone();
         crowd.insert(before.clone());
         let bbox = self.free_place(&crowd, before, None);
-        Placed { bbox, ..before.clone() }
+        before.at(bbox)
     }
 
     fn free_place(&mut self, scene: &Scene, thing: &Placed, place: Option<Place>) -> BBox {

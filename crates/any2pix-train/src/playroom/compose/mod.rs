@@ -275,7 +275,10 @@ impl<'a> Composer<'a> {
         } else {
             0.0
         };
-        Placed { concept: pick.concept, sprite: pick.sprite, picture, bbox, light, shadow }
+        let mut placed = Placed::new((pick.concept, pick.sprite), picture, bbox);
+        placed.light = light;
+        placed.shadow = shadow;
+        placed
     }
 
     /// Makes `pick`, which stands as `placed`, the content of `slot` of the instruction.
