@@ -27,7 +27,7 @@ use crate::playroom::World;
 use crate::playroom::splits::Split;
 use crate::prefetch::Prefetch;
 use crate::stages::StageContext;
-use crate::{Recipe, Result, StepLoss, export};
+use crate::{Recipe, Result, StepLoss};
 
 /// Numbers under `[recipe]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -398,7 +398,6 @@ impl Recipe for DecoderRecipe {
     }
 
     fn export(&self, dir: &Path) -> Result<()> {
-        let tensors = self.parameters.tensors();
-        export::component(dir, &self.settings.unet, &self.config, tensors, DType::F16)
+        component::export(dir, &self.settings.unet, &self.parameters)
     }
 }
