@@ -194,15 +194,15 @@ fn leading_eigenvectors(matrix: &[Vec<f64>], count: usize) -> (Vec<f64>, Vec<Vec
     for _ in 0..ITERATIONS {
         let mut next: Vec<Vec<f64>> =
             vectors.iter().map(|v| matrix.iter().map(|row| dot(row, v)).collect()).collect();
-        for i in 0..count {
+        for (i, value) in values.iter_mut().enumerate() {
             let (done, rest) = next.split_at_mut(i);
             let vector = &mut rest[0];
             for earlier in done.iter() {
                 let shared = dot(earlier, vector);
                 vector.iter_mut().zip(earlier).for_each(|(v, e)| *v -= shared * e);
             }
-            values[i] = dot(vector, vector).sqrt();
-            let length = values[i].max(1e-30);
+            *value = dot(vector, vector).sqrt();
+            let length = value.max(1e-30);
             vector.iter_mut().for_each(|v| *v /= length);
         }
         vectors = next;
