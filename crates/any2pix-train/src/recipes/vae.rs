@@ -18,7 +18,7 @@ use crate::playroom::World;
 use crate::playroom::splits::Split;
 use crate::prefetch::Prefetch;
 use crate::stages::StageContext;
-use crate::{Recipe, Result, StepLoss, export};
+use crate::{Recipe, Result, StepLoss};
 
 /// Numbers under `[recipe]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -39,7 +39,6 @@ const HELD_OUT: usize = 48;
 pub struct VaeRecipe {
     parameters: Parameters,
     codec: PatchCodec,
-    config: PatchCodecConfig,
     settings: VaeSettings,
     batches: Prefetch<Vec<RgbImage>>,
     world: Arc<World>,
@@ -65,7 +64,7 @@ impl VaeRecipe {
         let batches = Prefetch::new(seed, 1, 4, move |_, generator| {
             Ok((0..batch).map(|_| any_view(&shared, Split::Train, generator)).collect())
         });
-        Ok(Self { parameters, codec, config, settings, batches, world })
+        Ok(Self { parameters, codec, settings, batches, world })
     }
 
     fn held_out(&self, count: usize, generator: &mut Generator) -> Result<Tensor> {
@@ -123,7 +122,7 @@ impl Recipe for VaeRecipe {
     }
 
     fn export(&self, dir: &Path) -> Result<()> {
-        export::component(dir, "vae", &self.config, self.parameters.tensors(), DType::F16)
+        component::export(dir, "vae", &self.parameters)
     }
 }
 
