@@ -242,8 +242,8 @@ impl LocatorOutput {
             near(row).flat_map(|r| near(column).map(move |c| probabilities[r * side + c])).sum()
         };
         let mut best = (0, f32::NEG_INFINITY);
-        for cell in 0..side * side {
-            let value = around(cell) + 1e-3 * probabilities[cell];
+        for (cell, probability) in probabilities.iter().enumerate() {
+            let value = around(cell) + 1e-3 * probability;
             if value > best.1 {
                 best = (cell, value);
             }

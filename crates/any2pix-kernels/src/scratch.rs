@@ -57,6 +57,12 @@ impl<T> Shared<T> {
         Self { start: slice.as_mut_ptr(), len: slice.len() }
     }
 
+    /// Where a part starts that is inside the slice.
+    pub(crate) fn pointer(&self, at: usize, len: usize) -> *mut T {
+        assert!(at + len <= self.len, "part {at}+{len} of {}", self.len);
+        self.start.wrapping_add(at)
+    }
+
     /// A part of the slice.
     ///
     /// # Safety

@@ -191,8 +191,8 @@ impl ParsedAnswer {
     ) {
         let mut start = self.gen_slot + 1;
         let mut key = None;
-        for step in start..ids.len() {
-            if ids[step] == control.video {
+        for (step, id) in ids.iter().enumerate().skip(start) {
+            if *id == control.video {
                 self.read_subject(&decode(&ids[start..step]), step, &mut key);
                 start = step + 1;
             }

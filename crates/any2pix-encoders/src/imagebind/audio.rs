@@ -71,7 +71,7 @@ impl AudioTower {
     /// One embedding for each clip.
     ///
     /// # Shapes
-    /// `(n, 1, mel_bins, frames)` → `(n, out_embed_dim)`, length 1 before [`Self::scale`].
+    /// `(n, 1, mel_bins, frames)` → `(n, out_embed_dim)`, length 1.
     pub fn forward_clips(&self, clips: &Tensor) -> Result<Tensor> {
         let count = clips.dim(0)?;
         let pixels = clips.permute((0, 2, 3, 1))?.contiguous()?;

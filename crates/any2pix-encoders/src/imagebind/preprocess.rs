@@ -21,9 +21,8 @@ pub fn vision_input(picture: &RgbImage, side: usize) -> Result<Tensor> {
     let side = side as u32;
     let resized = resize_short_side(picture, side, Filter::Bicubic);
     let square = center_crop(&resized, (side, side));
-    let mut values = Vec::with_capacity(3 * square.len() / 3);
-    for channel in 0..3 {
-        let (mean, std) = (CLIP_MEAN[channel], CLIP_STD[channel]);
+    let mut values = Vec::with_capacity(square.len());
+    for (channel, (mean, std)) in CLIP_MEAN.into_iter().zip(CLIP_STD).enumerate() {
         values.extend(square.pixels().map(|p| (f32::from(p.0[channel]) / 255.0 - mean) / std));
     }
     Tensor::from_vec(values, (3, side as usize, side as usize), &Device::Cpu)

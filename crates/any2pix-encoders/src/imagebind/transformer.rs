@@ -20,6 +20,22 @@ pub(super) struct TrunkConfig {
 
 pub(super) const EPS: f64 = 1e-6;
 
+impl TrunkConfig {
+    /// Fresh layers that write to the residual stream start small, the more of them the smaller.
+    fn residual_std(&self) -> f64 {
+        (self.embed_dim as f64).powf(-0.5) * (2.0 * self.num_blocks.max(1) as f64).powf(-0.5)
+    }
+}
+
+/// A fresh layer starts normal and without bias, as CLIP's: random biases would drown the small
+/// differences between inputs, and a contrastive loss then makes everything the same.
+fn dense(vb: VarBuilder, inputs: usize, outputs: usize, stdev: f64) -> Result<Linear> {
+    let normal = Init::Randn { mean: 0.0, stdev };
+    let weight = vb.get_with_hints((outputs, inputs), "weight", normal)?;
+    let bias = vb.get_with_hints(outputs, "bias", Init::Const(0.0))?;
+    Ok(Linear::from_tensors(weight, Some(bias)))
+}
+
 /// torch's `MultiheadAttention` with packed projections.
 #[derive(Clone, Debug)]
 struct Attention {
@@ -33,10 +49,8 @@ struct Attention {
 impl Attention {
     fn load(vb: VarBuilder, config: &TrunkConfig) -> Result<Self> {
         let dim = config.embed_dim;
-        // Xavier over the packed matrix, as torch initialises it.
-        let bound = (6.0 / (4 * dim) as f64).sqrt();
-        let xavier = Init::Uniform { lo: -bound, up: bound };
-        let weight = vb.get_with_hints((3 * dim, dim), "in_proj_weight", xavier)?;
+        let init = Init::Randn { mean: 0.0, stdev: (dim as f64).powf(-0.5) };
+        let weight = vb.get_with_hints((3 * dim, dim), "in_proj_weight", init)?;
         let bias = vb.get_with_hints(3 * dim, "in_proj_bias", Init::Const(0.0))?;
         let bias_kv = if config.bias_kv {
             let init = Init::Randn { mean: 0.0, stdev: 0.02 };
@@ -47,7 +61,7 @@ impl Attention {
         };
         Ok(Self {
             in_proj: Linear::from_tensors(weight, Some(bias)),
-            out_proj: Linear::load(vb.pp("out_proj"), dim, dim)?,
+            out_proj: dense(vb.pp("out_proj"), dim, dim, config.residual_std())?,
             bias_kv,
             heads: config.num_heads,
             mask: if config.causal { Mask::Causal } else { Mask::None },
@@ -85,8 +99,8 @@ impl Block {
             norm_1: LayerNorm::load(vb.pp("norm_1"), dim, EPS)?,
             attn: Attention::load(vb.pp("attn"), config)?,
             norm_2: LayerNorm::load(vb.pp("norm_2"), dim, EPS)?,
-            fc1: Linear::load(vb.pp("mlp.fc1"), dim, 4 * dim)?,
-            fc2: Linear::load(vb.pp("mlp.fc2"), 4 * dim, dim)?,
+            fc1: dense(vb.pp("mlp.fc1"), dim, 4 * dim, (2.0 * dim as f64).powf(-0.5))?,
+            fc2: dense(vb.pp("mlp.fc2"), 4 * dim, dim, config.residual_std())?,
         })
     }
 

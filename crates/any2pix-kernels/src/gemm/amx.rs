@@ -82,26 +82,42 @@ impl Drop for Tiles {
     }
 }
 
-/// `tile = A · B` for `lanes` (a multiple of 16, at least 16) pairs of bfloat16 along k.
+/// `to (+)= A · B` for `lanes` (a multiple of 16, at least 16) pairs of bfloat16 along k.
 ///
 /// # Safety
 /// Tiles are configured; `a` holds 32 rows of `lanes` at `a_stride` lanes; `b` holds `lanes` rows
-/// of 32 lanes; `tile` has room for 32×32.
+/// of 32 lanes; `to` has room for 32 rows of 32 at `to_stride`.
 pub(crate) unsafe fn kernel(
     lanes: usize,
-    a: *const u32,
-    a_stride: usize,
+    (a, a_stride): (*const u32, usize),
     b: *const u32,
-    tile: *mut f32,
+    (to, to_stride): (*mut f32, usize),
+    accumulate: bool,
 ) {
-    // SAFETY: reads and writes stay in the ranges that the caller promises; the compiler never
-    // uses tile registers itself.
+    // Tiles keep their values from one of these blocks to the next: the compiler never uses them.
+    // SAFETY: reads and writes stay in the ranges that the caller promises.
     unsafe {
+        if accumulate {
+            asm!(
+                "tileloadd tmm0, [{c0} + {sc}]",
+                "tileloadd tmm1, [{c0} + {sc} + 64]",
+                "tileloadd tmm2, [{c1} + {sc}]",
+                "tileloadd tmm3, [{c1} + {sc} + 64]",
+                c0 = in(reg) to,
+                c1 = in(reg) to.add(16 * to_stride),
+                sc = in(reg) to_stride * 4,
+                options(nostack, readonly),
+            );
+        } else {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                options(nostack, nomem),
+            );
+        }
         asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
             "2:",
             "tileloadd tmm4, [{a0} + {sa}]",
             "tileloadd tmm6, [{b} + {sb}]",
@@ -116,18 +132,22 @@ pub(crate) unsafe fn kernel(
             "add {b}, 2048",
             "dec {n}",
             "jnz 2b",
-            "tilestored [{c} + {sb}], tmm0",
-            "tilestored [{c} + {sb} + 64], tmm1",
-            "add {c}, 2048",
-            "tilestored [{c} + {sb}], tmm2",
-            "tilestored [{c} + {sb} + 64], tmm3",
             a0 = inout(reg) a => _,
             a1 = inout(reg) a.add(16 * a_stride) => _,
             b = inout(reg) b => _,
-            c = inout(reg) tile => _,
             n = inout(reg) lanes / 16 => _,
             sa = in(reg) a_stride * 4,
             sb = in(reg) SIDE * 4,
+            options(nostack, readonly),
+        );
+        asm!(
+            "tilestored [{c0} + {sc}], tmm0",
+            "tilestored [{c0} + {sc} + 64], tmm1",
+            "tilestored [{c1} + {sc}], tmm2",
+            "tilestored [{c1} + {sc} + 64], tmm3",
+            c0 = in(reg) to,
+            c1 = in(reg) to.add(16 * to_stride),
+            sc = in(reg) to_stride * 4,
             options(nostack),
         );
     }

@@ -137,8 +137,37 @@ impl Kernel {
                 micro_avx512::kernel_bf16(lanes, pa, a_row, a_lane, pb, pt);
             },
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => unsafe { amx::kernel(lanes, pa, a_row, pb, pt) },
+            Self::Amx => unsafe { amx::kernel(lanes, (pa, a_row), pb, (pt, amx::SIDE), false) },
         }
+    }
+
+    /// Whether a full tile can be summed where it goes, without a merge.
+    pub(crate) fn sums_in_place(self) -> bool {
+        self.lane_multiple() > 1
+    }
+
+    /// `to (+)= A · B` for a full tile of a kernel that [`Kernel::sums_in_place`].
+    ///
+    /// # Safety
+    /// `to` has room for a tile at this stride.
+    #[inline]
+    pub(crate) unsafe fn run_in_place(
+        self,
+        lanes: usize,
+        (a, a_row): (&[u32], usize),
+        b: &[u32],
+        (to, stride): (*mut f32, usize),
+        accumulate: bool,
+    ) {
+        let last = (self.rows() - 1) * a_row + lanes - 1;
+        assert!(a.len() > last && b.len() >= lanes * self.columns() && self.sums_in_place());
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: lengths were checked above, room is the caller's; tiles are configured by
+        // `prepare`, which every task calls.
+        unsafe {
+            amx::kernel(lanes, (a.as_ptr(), a_row), b.as_ptr(), (to, stride), accumulate);
+        }
+        let _ = (to, stride, accumulate);
     }
 
     /// Lanes of one row along k; lanes beyond the row's end become zero.

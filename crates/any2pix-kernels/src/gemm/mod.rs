@@ -439,7 +439,6 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
             let wide = (columns.end - j).min(width);
             let bias = self.bias.filter(|_| lane == 0).map(|bias| &bias[j..j + wide]);
             for (i, a) in rows.clone().step_by(height).zip(a.chunks_exact(self.a_panels.size)) {
-                self.kernel.run(lanes, a, strides, b, &mut tile.0);
                 let place = Place {
                     output: self.output,
                     at: i * self.stride + j,
@@ -447,7 +446,51 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
                     rows: (rows.end - i).min(height),
                     columns: wide,
                 };
+                if self.kernel.sums_in_place() && place.rows == height && wide == width {
+                    self.sum_in_place(lanes, (a, strides.0), b, (bias, accumulate), place);
+                    continue;
+                }
+                self.kernel.run(lanes, a, strides, b, &mut tile.0);
                 merge(self.kernel.level(), &tile.0, width, bias, accumulate, place);
+            }
+        }
+    }
+}
+
+impl<A, B> Plan<'_, A, B> {
+    /// A full tile, summed where it goes.
+    #[inline]
+    fn sum_in_place(
+        &self,
+        lanes: usize,
+        a: (&[u32], usize),
+        b: &[u32],
+        (bias, mut accumulate): (Option<&[f32]>, bool),
+        place: Place,
+    ) {
+        if let Some(bias) = bias {
+            spread(self.kernel.level(), bias, accumulate, place);
+            accumulate = true;
+        }
+        let span = (place.rows - 1) * place.stride + place.columns;
+        // SAFETY: each task has its own places, of which there are enough for a tile.
+        unsafe {
+            let to = place.output.pointer(place.at, span);
+            self.kernel.run_in_place(lanes, a, b, (to, place.stride), accumulate);
+        }
+    }
+}
+
+vectorised! {
+    /// Starts the sums of a tile with the bias.
+    fn spread(level: Level, bias: &[f32], accumulate: bool, place: Place) {
+        for row in 0..place.rows {
+            // SAFETY: each task has its own places.
+            let to = unsafe { place.output.part(place.at + row * place.stride, place.columns) };
+            if accumulate {
+                to.iter_mut().zip(bias).for_each(|(to, bias)| *to += bias);
+            } else {
+                to.copy_from_slice(bias);
             }
         }
     }
