@@ -1,6 +1,8 @@
 //! The whole page on an untrained model of real classes: whatever it plans, the edit holds its
 //! promises.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
 use std::path::Path;
 
 use any2pix_agent::request::Bindings;
@@ -179,10 +181,10 @@ fn first_local() -> (tempfile::TempDir, Playroom, EditOutcome) {
     for seed in 0..40 {
         let (dir, playroom) = fixture(seed);
         let request = request(dir.path(), &playroom, |_| {});
-        if let Ok(outcome) = edit(&playroom, &request) {
-            if outcome.plan.subjects.iter().any(|s| s.window.is_some()) {
-                return (dir, playroom, outcome);
-            }
+        if let Ok(outcome) = edit(&playroom, &request)
+            && outcome.plan.subjects.iter().any(|s| s.window.is_some())
+        {
+            return (dir, playroom, outcome);
         }
     }
     panic!("no plan with an object");

@@ -1,5 +1,7 @@
 //! The grammar of instructions: a table of hostile and of plain ones, and properties.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
 use std::path::PathBuf;
 
 use any2pix_agent::request::{Bindings, MAX_CHARACTERS};

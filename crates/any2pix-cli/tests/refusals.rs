@@ -1,4 +1,5 @@
 //! The binary from outside: what it refuses, how it says so, and with which exit code.
+
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

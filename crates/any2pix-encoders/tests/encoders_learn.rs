@@ -1,5 +1,7 @@
 //! A fresh ImageBindModel learns to tell a handful of pictures and sounds apart by their names.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
 use any2pix_encoders::{ImageBindConfig, ImageBindModel};
 use any2pix_nn::{Generator, Parameters};
 use candle_core::{D, Device, Tensor, Var};

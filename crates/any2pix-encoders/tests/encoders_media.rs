@@ -1,5 +1,7 @@
 //! Pictures and sounds as people and attackers bring them.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
 use std::io::Cursor;
 
 use any2pix_encoders::audio::{self, AudioLimits, Waveform};

@@ -1,5 +1,7 @@
 //! The recorded goldens of the official implementations, as tests.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
 use std::path::Path;
 
 use any2pix_encoders::parity;

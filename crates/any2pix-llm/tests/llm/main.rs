@@ -1,5 +1,7 @@
 //! Tests of the planner, one binary.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
 mod generation;
 mod goldens;
 mod plan;
