@@ -1,5 +1,7 @@
 //! The planner's loss: what it is shown twice it knows by heart.
 
+#![allow(clippy::unwrap_used)]
+
 use any2pix_llm::{Embedding, MediaKind, Operation, Piece};
 use any2pix_nn::Generator;
 use any2pix_train::optimizer::{AdamW, AdamWSettings};

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-//! Decoding: cached, constrained, sampled.
-=======
 //! Generation: cached equals uncached, and constrained answers have the form of a plan.
->>>>>>> main
 
 use any2pix_llm::generation::{Constraint, GenerationConfig, Sampling, Unconstrained, generate};
 use any2pix_llm::grammar::{PlanConstraint, PlanGrammar};

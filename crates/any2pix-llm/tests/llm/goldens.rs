@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-//! The recorded outputs of the official implementation.
-=======
 //! The planner against recorded tensors.
->>>>>>> main
 
 use any2pix_llm::parity;
 use any2pix_nn::golden::GoldenCase;

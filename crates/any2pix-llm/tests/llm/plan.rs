@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-//! Answers taken apart and made into plans.
-=======
 //! Answers that become plans, and answers that are refused.
->>>>>>> main
 
 use any2pix_llm::plan::{EditPlan, Operation, ParsedAnswer, References, cosine, nearest};
 use any2pix_llm::{LlmError, MediaKind};
