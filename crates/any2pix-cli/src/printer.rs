@@ -28,10 +28,10 @@ impl Printer {
     /// A line of the result, on stdout. A reader that went away (`| head`) ends the process
     /// quietly.
     pub(crate) fn result(&self, line: &str) {
-        if let Err(error) = writeln!(std::io::stdout(), "{line}") {
-            if error.kind() == ErrorKind::BrokenPipe {
-                std::process::exit(0);
-            }
+        if let Err(error) = writeln!(std::io::stdout(), "{line}")
+            && error.kind() == ErrorKind::BrokenPipe
+        {
+            std::process::exit(0);
         }
     }
 

@@ -1,4 +1,10 @@
 //! The binary from outside: what it refuses, how it says so, and with which exit code.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -270,13 +270,16 @@ impl PriorTransformer {
     }
 }
 
+/// Draws noise of the shape of a sample for the step of that index.
+pub type Draw<'a> = Box<dyn FnMut(usize, &Tensor) -> Result<Tensor> + 'a>;
+
 /// How many steps [`PriorTransformer::refine_diffusion`] takes, and where each step's noise
 /// comes from.
 pub struct StepNoise<'a> {
     /// Steps.
     pub steps: usize,
     /// Standard normal noise for step `index`, of the sample's shape.
-    pub draw: Box<dyn FnMut(usize, &Tensor) -> Result<Tensor> + 'a>,
+    pub draw: Draw<'a>,
 }
 
 impl<'a> StepNoise<'a> {

@@ -4,7 +4,7 @@
 //! reference where one is laid, else the source), tight outside the region to change. Given a
 //! noisy sample, the posterior mean of that prior is the prediction of a network that says
 //! nothing; the network's output is added at the scale of the posterior's deviation. So an
-//! untrained network pastes the reference and keeps the rest.
+//! untrained network draws from the prior: it pastes the reference and keeps the rest, up to τ.
 
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
@@ -25,13 +25,13 @@ pub struct PriorDeviations {
 
 impl Default for PriorDeviations {
     fn default() -> Self {
-        Self { outside: 0.15, reference: 0.5, imagined: 1.0 }
+        Self { outside: 0.03, reference: 0.25, imagined: 1.0 }
     }
 }
 
 impl PriorDeviations {
     /// For an edit of the whole picture.
-    pub const GLOBAL: Self = Self { outside: 0.7, reference: 0.7, imagined: 0.7 };
+    pub const GLOBAL: Self = Self { outside: 0.5, reference: 0.5, imagined: 0.5 };
 }
 
 /// What is known of a window before it is painted, in the UNet's latents.

@@ -189,12 +189,13 @@ impl ParsedAnswer {
         control: &ControlTokens,
         decode: impl Fn(&[u32]) -> String,
     ) {
-        let first = self.gen_slot + 1;
-        let slots = (first..ids.len()).filter(|step| ids[*step] == control.video);
-        let (mut start, mut key) = (first, None);
-        for step in slots {
-            self.read_subject(&decode(&ids[start..step]), step, &mut key);
-            start = step + 1;
+        let mut start = self.gen_slot + 1;
+        let mut key = None;
+        for (step, id) in ids.iter().enumerate().skip(start) {
+            if *id == control.video {
+                self.read_subject(&decode(&ids[start..step]), step, &mut key);
+                start = step + 1;
+            }
         }
         if let Some(rest) = ids.get(start..) {
             decode(rest).split('.').for_each(|section| self.read_words(section));

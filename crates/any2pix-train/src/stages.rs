@@ -50,3 +50,26 @@ pub fn open(name: &str, context: &StageContext) -> Result<Box<dyn Recipe>> {
         None => Err(TrainError::UnknownStage { name: name.to_string(), known: names() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::PlanOfStages;
+
+    #[test]
+    fn every_stage_of_the_whole_training_is_known_and_has_its_settings() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/playroom/training");
+        let plan = PlanOfStages::read(&folder.join("all.toml")).unwrap();
+        let mut stages = plan.stages.clone();
+        for stage in &stages {
+            let settings = TrainSettings::read(&plan.settings_file(stage)).unwrap();
+            assert!(settings.steps > settings.warmup, "{stage}");
+        }
+        let mut known: Vec<String> = names().into_iter().map(str::to_string).collect();
+        known.sort();
+        stages.sort();
+        assert_eq!(stages, known);
+    }
+}

@@ -1,6 +1,5 @@
 //! The planner's loss: what it is shown twice it knows by heart.
-
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test fails by unwrapping")]
 
 use any2pix_llm::{Embedding, MediaKind, Operation, Piece};
 use any2pix_nn::Generator;

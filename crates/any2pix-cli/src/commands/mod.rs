@@ -4,6 +4,7 @@ mod completions;
 mod data;
 mod doctor;
 mod edit;
+mod eval;
 mod gallery;
 mod parity;
 mod train;
@@ -17,7 +18,7 @@ use crate::printer::Printer;
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Edit a picture, or make one from nothing.
-    Edit(edit::Args),
+    Edit(Box<edit::Args>),
     /// Manage galleries: what words and sounds look like.
     Gallery(gallery::Args),
     /// Run recorded goldens against this build.
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     Doctor(doctor::Args),
     /// Train one stage of the embedded model, or all of them in order.
     Train(train::Args),
+    /// Measure edits against their exact truth, or compare two measurements.
+    Eval(eval::Args),
     /// Build a data set from its declared sources.
     Data(data::Args),
     /// Print a completion script for a shell.
@@ -41,6 +44,7 @@ impl Command {
             Self::Parity(args) => parity::run(&args, printer),
             Self::Doctor(args) => doctor::run(&args, printer),
             Self::Train(args) => train::run(&args, printer),
+            Self::Eval(args) => eval::run(&args, printer),
             Self::Data(args) => data::run(&args, printer),
             Self::Completions(args) => completions::run(&args, printer),
         }

@@ -1,4 +1,4 @@
-//! Generation: cached equals uncached, and constrained answers have the form of a plan.
+//! Decoding: cached, constrained, sampled.
 
 use any2pix_llm::generation::{Constraint, GenerationConfig, Sampling, Unconstrained, generate};
 use any2pix_llm::grammar::{PlanConstraint, PlanGrammar};

@@ -1,4 +1,4 @@
-//! The planner against recorded tensors.
+//! The recorded outputs of the official implementation.
 
 use any2pix_llm::parity;
 use any2pix_nn::golden::GoldenCase;

@@ -1,7 +1,5 @@
 //! Tests of the planner, one binary.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 mod generation;
 mod goldens;
 mod plan;

@@ -1,4 +1,4 @@
-//! Answers that become plans, and answers that are refused.
+//! Answers taken apart and made into plans.
 
 use any2pix_llm::plan::{EditPlan, Operation, ParsedAnswer, References, cosine, nearest};
 use any2pix_llm::{LlmError, MediaKind};

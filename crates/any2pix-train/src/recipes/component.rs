@@ -4,11 +4,11 @@ use std::path::Path;
 
 use any2pix_encoders::imagebind::ImageBindModel;
 use any2pix_llm::Tokenizer;
-use any2pix_nn::Checkpoint;
+use any2pix_nn::{Checkpoint, Parameters};
 use candle_core::{DType, Device};
 use serde::de::DeserializeOwned;
 
-use crate::{Result, TrainError};
+use crate::{Result, TrainError, export};
 
 /// `<model>/<component>/config.json`.
 pub fn config<T: DeserializeOwned>(model: &Path, component: &str) -> Result<T> {
@@ -56,4 +56,10 @@ pub fn misfit(error: impl std::fmt::Display) -> TrainError {
         what: error.to_string(),
         hint: "do the files of the model directory belong together?".into(),
     }
+}
+
+/// Writes trained weights beside the config that they were built from, which stays as it is.
+pub fn export(model: &Path, component: &str, parameters: &Parameters) -> Result<()> {
+    let config: serde_json::Value = config(model, component)?;
+    export::component(model, component, &config, parameters.tensors(), DType::F16)
 }

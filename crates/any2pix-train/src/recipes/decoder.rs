@@ -6,10 +6,11 @@ use std::sync::Arc;
 use any2pix_diffusion::denoise::{Flow, NoisePredictor, denoise};
 use any2pix_diffusion::draft::to_latent_mask;
 use any2pix_diffusion::guidance::ClassifierFreeGuidance;
+use any2pix_diffusion::ip_adapter::AdaptedUNet;
+use any2pix_diffusion::latents::with_norm;
 use any2pix_diffusion::schedulers::{DDIMScheduler, SchedulerConfig};
 use any2pix_diffusion::source_decoder::{PriorDeviations, SourceDecoder, SourceWindow};
 use any2pix_diffusion::unet::{ConditionedUNet, UNetConditions};
-use any2pix_diffusion::ip_adapter::AdaptedUNet;
 use any2pix_diffusion::{
     Autoencoder, ImageProjModelConfig, PatchCodec, UNet2DConditionModelConfig,
 };
@@ -21,12 +22,12 @@ use serde::Deserialize;
 
 use super::component;
 use super::pictures::{contact_sheet, psnr, to_pictures, to_tensor};
-use super::windows::{WINDOW, Window, window};
+use super::windows::{Choice, WINDOW, Window, window};
 use crate::playroom::World;
 use crate::playroom::splits::Split;
 use crate::prefetch::Prefetch;
 use crate::stages::StageContext;
-use crate::{Recipe, Result, StepLoss, export};
+use crate::{Recipe, Result, StepLoss};
 
 /// Numbers under `[recipe]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -46,9 +47,23 @@ struct DecoderSettings {
     /// Largest noise on the picture's embedding, as a part of its norm.
     #[serde(default = "noise")]
     generated_noise: f32,
+    /// Random directions in place of embeddings, and only edits that a draft can show: the decoder
+    /// learns to blend and to fill before there is an encoder, and to leave conditions alone.
+    #[serde(default)]
+    blind: bool,
+    /// Start from the weights that the model directory has.
+    #[serde(default)]
+    warm_start: bool,
     /// With a number, only that many windows are ever shown: a first look at whether it learns.
     #[serde(default)]
     overfit: Option<usize>,
+}
+
+impl DecoderSettings {
+    fn choice(&self, reference: f32) -> Choice {
+        let reference = if self.blind { 1.0 } else { reference };
+        Choice { reference, drafted_only: self.blind }
+    }
 }
 
 fn half() -> f32 {
@@ -110,7 +125,8 @@ pub struct DecoderRecipe {
     scheduler: SchedulerConfig,
     alphas_cumprod: Vec<f64>,
     vae: PatchCodec,
-    imagebind: ImageBindModel,
+    imagebind: Option<ImageBindModel>,
+    embedding_width: usize,
     batches: Prefetch<Batch>,
     world: Arc<World>,
 }
@@ -129,6 +145,12 @@ impl DecoderRecipe {
         let vb = parameters.builder(&Device::Cpu);
         let model =
             AdaptedUNet::load(vb.pp("unet"), vb, &config, &adapter).map_err(component::misfit)?;
+        if settings.warm_start {
+            let start = component::weights(model_dir, &settings.unet)?;
+            let named =
+                start.names().into_iter().filter_map(|n| Some((n.clone(), start.tensor(&n)?)));
+            parameters.assign(&named.collect())?;
+        }
         let vae_weights = component::weights(model_dir, "vae")?;
         let vae = PatchCodec::load(
             vae_weights.builder(DType::F32, &Device::Cpu),
@@ -138,19 +160,20 @@ impl DecoderRecipe {
         vae_weights.finish(&[])?;
         let world = Arc::new(World::open(&context.data).map_err(component::misfit)?);
         let (batch, shared) = (context.settings.batch, world.clone());
-        let (reference, overfit) = (settings.reference, settings.overfit);
+        let (choice, overfit) = (settings.choice(settings.reference), settings.overfit);
         let batches = Prefetch::new(seed, 2, 4, move |_, generator| {
             let windows = (0..batch).map(|i| match overfit {
-                None => window(&shared, Split::Train, reference, generator),
+                None => window(&shared, Split::Train, choice, generator),
                 Some(few) => {
                     let mut same = Generator::new((i % few.max(1)) as u64);
-                    window(&shared, Split::Train, reference, &mut same)
+                    window(&shared, Split::Train, choice, &mut same)
                 }
             });
             Batch::new(windows.collect::<Result<_>>()?)
         });
         Ok(Self {
-            imagebind: component::imagebind(model_dir)?,
+            imagebind: (!settings.blind).then(|| component::imagebind(model_dir)).transpose()?,
+            embedding_width: adapter.clip_embeddings_dim,
             alphas_cumprod: scheduler.alphas_cumprod(),
             parameters,
             model,
@@ -183,31 +206,35 @@ impl DecoderRecipe {
         Ok(SourceWindow::new(source, reference, region, alpha, &batch.deviations)?)
     }
 
-    /// Embeddings of the scenes and the objects, where an object is given.
+    /// Embeddings of the scenes and the objects, where an object is given; random directions when
+    /// there is no encoder.
     ///
     /// # Shapes
     /// Two of `(b, e)`.
-    fn embeddings(&self, batch: &Batch) -> Result<(Tensor, Tensor)> {
-        let generated = self.imagebind.encode_images(&batch.generated)?.detach();
+    fn embeddings(&self, batch: &Batch, generator: &mut Generator) -> Result<(Tensor, Tensor)> {
+        let Some(imagebind) = &self.imagebind else {
+            let mut row = || -> Result<Tensor> {
+                let shape = (batch.generated.len(), self.embedding_width);
+                Ok(with_norm(&generator.randn(shape, &Device::Cpu)?, EMBEDDING_NORM)?)
+            };
+            return Ok((row()?, row()?));
+        };
+        let generated = imagebind.encode_images(&batch.generated)?.detach();
         let given: Vec<RgbImage> = batch.subjects.iter().flatten().cloned().collect();
+        let encoded = imagebind.encode_images(&given)?.detach();
         let zero = generated.narrow(0, 0, 1)?.zeros_like()?;
+        let mut next = 0;
         let mut rows = Vec::new();
-        if !given.is_empty() {
-            let encoded = self.imagebind.encode_images(&given)?.detach();
-            let mut next = 0;
-            for subject in &batch.subjects {
-                rows.push(if subject.is_some() { encoded.narrow(0, next, 1)? } else { zero.clone() });
-                next += usize::from(subject.is_some());
-            }
-        } else {
-            rows.resize(batch.subjects.len(), zero);
+        for subject in &batch.subjects {
+            rows.push(if subject.is_some() { encoded.narrow(0, next, 1)? } else { zero.clone() });
+            next += usize::from(subject.is_some());
         }
         Ok((generated, Tensor::cat(&rows, 0)?))
     }
 
     /// The embeddings as training gives them: noisy, or left out.
     fn dropped(&self, batch: &Batch, generator: &mut Generator) -> Result<(Tensor, Tensor)> {
-        let (generated, subject) = self.embeddings(batch)?;
+        let (generated, subject) = self.embeddings(batch, generator)?;
         let (b, width) = generated.dims2()?;
         let mut kept = |probability: f32| -> Result<Tensor> {
             let keep: Vec<f32> =
@@ -216,8 +243,7 @@ impl DecoderRecipe {
         };
         let keep_generated = kept(self.settings.drop_generated)?;
         let keep_subject = kept(self.settings.drop_subject)?;
-        let norm = self.imagebind.config().embedding_norm as f32 / (width as f32).sqrt();
-        let most = self.settings.generated_noise * norm;
+        let most = self.settings.generated_noise * EMBEDDING_NORM as f32 / (width as f32).sqrt();
         let loud: Vec<f32> = (0..b).map(|_| generator.uniform_in(0.0, most)).collect();
         let loud = Tensor::from_vec(loud, (b, 1), &Device::Cpu)?;
         let noise = generator.randn_like(&generated)?.broadcast_mul(&loud)?;
@@ -237,8 +263,7 @@ impl DecoderRecipe {
         }
         let window = self.window_latents(batch)?;
         let alphas_cumprod = self.alphas_cumprod.clone();
-        let decoder =
-            SourceDecoder { unet: &self.model.unet, conditions, window, alphas_cumprod };
+        let decoder = SourceDecoder { unet: &self.model.unet, conditions, window, alphas_cumprod };
         Ok(decoder.predict_v(sample, timesteps)?)
     }
 
@@ -247,7 +272,7 @@ impl DecoderRecipe {
     /// # Shapes
     /// → `(b, 3, h, w)` in `[-1, 1]`.
     fn paint(&self, batch: &Batch, generator: &mut Generator) -> Result<Tensor> {
-        let (generated, subject) = self.embeddings(batch)?;
+        let (generated, subject) = self.embeddings(batch, generator)?;
         let conditions = self.model.guided_conditions(&generated, &subject, SIZE, 1.0)?;
         let noise = generator.randn_like(&self.latents(&batch.source)?)?;
         let latents = if self.sees_source() {
@@ -275,16 +300,19 @@ impl DecoderRecipe {
             None => (Split::HeldOut, usize::MAX),
         };
         let windows = (0..count).map(|i| match overfit {
-            usize::MAX => window(&self.world, split, reference, generator),
+            usize::MAX => window(&self.world, split, self.settings.choice(reference), generator),
             few => {
                 let mut same = Generator::new((i % few) as u64);
-                window(&self.world, split, self.settings.reference, &mut same)
+                let choice = self.settings.choice(self.settings.reference);
+                window(&self.world, split, choice, &mut same)
             }
         });
         Batch::new(windows.collect::<Result<_>>()?)
     }
 }
 
+/// Norm of embeddings.
+const EMBEDDING_NORM: f64 = 20.0;
 /// Height and width of a window.
 const SIZE: (usize, usize) = (WINDOW as usize, WINDOW as usize);
 
@@ -370,7 +398,6 @@ impl Recipe for DecoderRecipe {
     }
 
     fn export(&self, dir: &Path) -> Result<()> {
-        let tensors = self.parameters.tensors();
-        export::component(dir, &self.settings.unet, &self.config, tensors, DType::F16)
+        component::export(dir, &self.settings.unet, &self.parameters)
     }
 }

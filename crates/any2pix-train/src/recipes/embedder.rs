@@ -33,7 +33,7 @@ pub struct Embedded {
 
 enum Eyes {
     ImageBind(Box<ImageBindModel>),
-    StandIns(Codes),
+    StandIns(Box<Codes>),
 }
 
 /// Frozen towers, and what each concept looks like on average.
@@ -81,7 +81,7 @@ impl Embedder {
         let codes = Codes::new(width, &names);
         let prototypes =
             names.iter().map(|name| (name.to_string(), codes.direction(name))).collect();
-        Self { eyes: Eyes::StandIns(codes), prototypes }
+        Self { eyes: Eyes::StandIns(Box::new(codes)), prototypes }
     }
 
     /// What a concept of training looks like on average.

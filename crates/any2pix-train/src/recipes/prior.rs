@@ -12,7 +12,7 @@ use any2pix_encoders::audio::Waveform;
 use any2pix_encoders::imagebind::ImageBindModel;
 use any2pix_llm::Tokenizer;
 use any2pix_nn::{Generator, Parameters};
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, Device, Tensor};
 use image::RgbImage;
 use rayon::prelude::*;
 use serde::Deserialize;
@@ -21,7 +21,7 @@ use super::component;
 use crate::playroom::World;
 use crate::playroom::splits::Split;
 use crate::stages::StageContext;
-use crate::{Recipe, Result, StepLoss, export};
+use crate::{Recipe, Result, StepLoss};
 
 /// Sample rate of the world's sounds.
 const SAMPLE_RATE: u32 = 16_000;
@@ -268,6 +268,6 @@ impl Recipe for PriorRecipe {
     }
 
     fn export(&self, dir: &Path) -> Result<()> {
-        export::component(dir, "prior", &self.config, self.parameters.tensors(), DType::F16)
+        component::export(dir, "prior", &self.parameters)
     }
 }

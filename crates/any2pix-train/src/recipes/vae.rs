@@ -18,7 +18,7 @@ use crate::playroom::World;
 use crate::playroom::splits::Split;
 use crate::prefetch::Prefetch;
 use crate::stages::StageContext;
-use crate::{Recipe, Result, StepLoss, export};
+use crate::{Recipe, Result, StepLoss};
 
 /// Numbers under `[recipe]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -39,7 +39,6 @@ const HELD_OUT: usize = 48;
 pub struct VaeRecipe {
     parameters: Parameters,
     codec: PatchCodec,
-    config: PatchCodecConfig,
     settings: VaeSettings,
     batches: Prefetch<Vec<RgbImage>>,
     world: Arc<World>,
@@ -53,8 +52,8 @@ impl VaeRecipe {
         let config: PatchCodecConfig = component::config(&context.model, "vae")?;
         let seed = context.settings.seed;
         let parameters = Parameters::new(seed);
-        let codec =
-            PatchCodec::load(parameters.builder(&Device::Cpu), &config).map_err(component::misfit)?;
+        let codec = PatchCodec::load(parameters.builder(&Device::Cpu), &config)
+            .map_err(component::misfit)?;
         let mut generator = Generator::new(seed).fork("principal components");
         let scenes: Vec<RgbImage> = (0..settings.pca_scenes)
             .map(|_| any_view(&world, Split::Train, &mut generator))
@@ -65,7 +64,7 @@ impl VaeRecipe {
         let batches = Prefetch::new(seed, 1, 4, move |_, generator| {
             Ok((0..batch).map(|_| any_view(&shared, Split::Train, generator)).collect())
         });
-        Ok(Self { parameters, codec, config, settings, batches, world })
+        Ok(Self { parameters, codec, settings, batches, world })
     }
 
     fn held_out(&self, count: usize, generator: &mut Generator) -> Result<Tensor> {
@@ -123,7 +122,7 @@ impl Recipe for VaeRecipe {
     }
 
     fn export(&self, dir: &Path) -> Result<()> {
-        export::component(dir, "vae", &self.config, self.parameters.tensors(), DType::F16)
+        component::export(dir, "vae", &self.parameters)
     }
 }
 
@@ -189,22 +188,21 @@ fn leading_eigenvectors(matrix: &[Vec<f64>], count: usize) -> (Vec<f64>, Vec<Vec
     let size = matrix.len();
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
     let mut generator = Generator::new(0);
-    let mut vectors: Vec<Vec<f64>> = (0..count)
-        .map(|_| (0..size).map(|_| f64::from(generator.normal())).collect())
-        .collect();
+    let mut vectors: Vec<Vec<f64>> =
+        (0..count).map(|_| (0..size).map(|_| f64::from(generator.normal())).collect()).collect();
     let mut values = vec![0.0; count];
     for _ in 0..ITERATIONS {
         let mut next: Vec<Vec<f64>> =
             vectors.iter().map(|v| matrix.iter().map(|row| dot(row, v)).collect()).collect();
-        for i in 0..count {
+        for (i, value) in values.iter_mut().enumerate() {
             let (done, rest) = next.split_at_mut(i);
             let vector = &mut rest[0];
             for earlier in done.iter() {
                 let shared = dot(earlier, vector);
                 vector.iter_mut().zip(earlier).for_each(|(v, e)| *v -= shared * e);
             }
-            values[i] = dot(vector, vector).sqrt();
-            let length = values[i].max(1e-30);
+            *value = dot(vector, vector).sqrt();
+            let length = value.max(1e-30);
             vector.iter_mut().for_each(|v| *v /= length);
         }
         vectors = next;

@@ -30,6 +30,9 @@ const KINDS: [(Kind, f32); 8] = [
     (Kind::Generate, 0.02),
 ];
 
+/// How many of them, from the first, a draft can show.
+const DRAFTED: usize = 3;
+
 /// One window.
 pub struct Window {
     /// Before.
@@ -65,17 +68,28 @@ pub fn any_view(world: &World, split: Split, generator: &mut Generator) -> RgbIm
     cut.of(&sample).1
 }
 
-/// A window of a random edit; with probability `reference` a wanted object is laid in the draft.
+/// Which windows are drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    /// How often a wanted object is laid in the draft.
+    pub reference: f32,
+    /// Only edits whose result a draft can show.
+    pub drafted_only: bool,
+}
+
+/// A window of a random edit.
 pub fn window(
     world: &World,
     split: Split,
-    reference: f32,
+    choice: Choice,
     generator: &mut Generator,
 ) -> Result<Window> {
-    let mut left = generator.uniform();
+    let Choice { reference, drafted_only } = choice;
+    let allowed = if drafted_only { &KINDS[..DRAFTED] } else { &KINDS[..] };
+    let mut left = generator.uniform() * allowed.iter().map(|(_, weight)| weight).sum::<f32>();
     let mut kind = Kind::Add;
-    for (candidate, weight) in KINDS {
-        kind = candidate;
+    for (candidate, weight) in allowed {
+        kind = *candidate;
         left -= weight;
         if left < 0.0 {
             break;
