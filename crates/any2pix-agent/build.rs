@@ -31,9 +31,13 @@ fn expand(model: &Path, line: &str) -> io::Result<Vec<String>> {
         return Ok(vec![line.to_string()]);
     };
     println!("cargo::rerun-if-changed={}", model.join(folder).display());
-    let mut files = fs::read_dir(model.join(folder))?
-        .map(|entry| Ok(format!("{folder}/{}", entry?.file_name().to_string_lossy())))
-        .collect::<io::Result<Vec<String>>>()?;
+    let mut files = Vec::new();
+    for entry in fs::read_dir(model.join(folder))? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            files.push(format!("{folder}/{}", entry.file_name().to_string_lossy()));
+        }
+    }
     files.sort();
     Ok(files)
 }

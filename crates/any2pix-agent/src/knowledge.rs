@@ -69,7 +69,7 @@ pub fn settle(
             subject.reference = Some(reference);
             continue;
         }
-        let asked = unknown_word(&words).unwrap_or_else(|| subject.name.clone());
+        let asked = asked_for(subject, &words, &concepts);
         let nearest = nearest(subject, &asked, &concepts, galleries);
         if !request.settings.force {
             return Err(AgentError::UnknownObject { name: asked, nearest });
@@ -144,6 +144,15 @@ fn distance(a: &str, b: &str) -> usize {
         rows.push(row);
     }
     rows[a.len()][b.len()]
+}
+
+/// What the user asked for: the planner's own word where it is none that the model knows, else
+/// the word that it passed over.
+fn asked_for(subject: &Subject, words: &[String], concepts: &[Concept]) -> String {
+    let name = subject.name.trim().to_lowercase();
+    let is_known = concepts.iter().any(|c| c.words().any(|word| word.to_lowercase() == name));
+    let passed_over = unknown_word(words).filter(|_| is_known || name.is_empty());
+    passed_over.unwrap_or(name)
 }
 
 /// The instruction's longest word that is none of the program's verbs, places and fillers.

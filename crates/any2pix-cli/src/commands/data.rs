@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use any2pix_train::playroom::{self, PlayroomError, World, gallery, suite};
+use any2pix_train::recipes::tokenizer;
 
 use crate::diagnostics::{Exit, Failure};
 use crate::printer::Printer;
@@ -21,6 +22,9 @@ pub(crate) struct Args {
     /// Also write the cut-outs that may be shipped to this folder.
     #[arg(long, value_name = "DIR")]
     gallery: Option<PathBuf>,
+    /// Also train the tokenizer on its text, into `llm/` of this model directory.
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
 }
 
 /// Data sets.
@@ -32,7 +36,14 @@ enum Recipe {
 
 pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
     match args.recipe {
-        Recipe::Playroom => playroom(args, printer).map_err(failure),
+        Recipe::Playroom => {
+            let exit = playroom(args, printer).map_err(failure)?;
+            if let Some(model) = &args.tokenizer {
+                tokenizer::write(&args.out, model).map_err(|e| Failure::of(Exit::Refused, &e))?;
+                printer.note(&format!("a tokenizer in {}", model.join("llm").display()));
+            }
+            Ok(exit)
+        }
     }
 }
 
