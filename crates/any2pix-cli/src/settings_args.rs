@@ -182,7 +182,7 @@ fn read(path: &Path) -> Result<SettingsPatch, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| Failure::refused(format!("{name}: cannot be read: {e}")))?;
     toml::from_str(&text).map_err(|e| {
-        let line = e.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        let line = e.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
         Failure::refused(format!("{name}:{line}: {}", e.message()))
     })
 }

@@ -129,7 +129,7 @@ pub fn write(dir: &Path, samples: &[Sample], about: &serde_json::Value) -> Resul
     Ok(table)
 }
 
-/// The samples that [`write`] left in `dir`.
+/// The samples that [`write()`] left in `dir`.
 pub fn read(dir: &Path) -> Result<Vec<Sample>> {
     let path = dir.join("samples.jsonl");
     let text = fs::read_to_string(&path).map_err(EvalError::io(&path))?;
