@@ -1,5 +1,10 @@
 //! The `any2pix` binary: flags, environment, printing, exit codes.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "clap shows these comments: brackets there are references of an instruction"
+)]
+
 mod commands;
 mod diagnostics;
 mod interrupt;

@@ -1,4 +1,4 @@
-//! Stage `align`: "describe [x]" → what is to be seen or heard.
+//! Stage `align`: `describe [x]` → what is to be seen or heard.
 
 use any2pix_llm::{MediaKind, Piece};
 use any2pix_nn::Generator;

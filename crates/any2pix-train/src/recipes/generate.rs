@@ -1,4 +1,4 @@
-//! Stage `generate`: "generate [x]" → the embedding of a picture of it.
+//! Stage `generate`: `generate [x]` → the embedding of a picture of it.
 
 use any2pix_llm::Piece;
 use any2pix_nn::Generator;
