@@ -1,6 +1,8 @@
 //! The whole page on an untrained model of real classes: whatever it plans, the edit holds its
 //! promises.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail loudly")]
+
 use std::path::Path;
 
 use any2pix_agent::request::Bindings;
