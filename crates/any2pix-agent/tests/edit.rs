@@ -181,10 +181,10 @@ fn first_local() -> (tempfile::TempDir, Playroom, EditOutcome) {
     for seed in 0..40 {
         let (dir, playroom) = fixture(seed);
         let request = request(dir.path(), &playroom, |_| {});
-        if let Ok(outcome) = edit(&playroom, &request) {
-            if outcome.plan.subjects.iter().any(|s| s.window.is_some()) {
-                return (dir, playroom, outcome);
-            }
+        if let Ok(outcome) = edit(&playroom, &request)
+            && outcome.plan.subjects.iter().any(|s| s.window.is_some())
+        {
+            return (dir, playroom, outcome);
         }
     }
     panic!("no plan with an object");
