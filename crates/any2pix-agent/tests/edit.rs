@@ -1,7 +1,7 @@
 //! The whole page on an untrained model of real classes: whatever it plans, the edit holds its
 //! promises.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail loudly")]
 
 use std::path::Path;
 
