@@ -133,7 +133,8 @@ fn wanted_frames(item: &Item, truth: &Truth, outcome: Option<&EditOutcome>) -> V
     let reports = outcome.map(|o| role(&o.plan, "add")).unwrap_or_default();
     let size = outcome.map_or((1, 1), |o| (o.image.width(), o.image.height()));
     let frame = |(index, subject): (usize, &Subject)| {
-        let region = reports.get(index).and_then(|report| report.region);
+        let named = reports.iter().find(|report| same(&report.name, &subject.concept));
+        let region = named.or_else(|| reports.get(index)).and_then(|report| report.region);
         region.map_or_else(
             || subject.bbox.frame(truth.target.dimensions()),
             |rect| frame_of(rect, size),
