@@ -154,7 +154,11 @@ impl GoldenCase {
         Ok(rows)
     }
 
-    fn compare_one(
+    /// Compares one output with a reference that the case records in its own way.
+    ///
+    /// # Shapes
+    /// `ours` and `reference` the same; another shape is a row that fails.
+    pub fn compare_one(
         &self,
         name: &str,
         ours: &Tensor,

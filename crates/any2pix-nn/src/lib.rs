@@ -12,6 +12,7 @@ pub mod ops;
 pub mod parameters;
 pub mod tap;
 pub mod timesteps;
+pub mod update;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use error::Hint;

@@ -1,10 +1,9 @@
 //! `Ema`: the exponential moving average of the weights, with warm-up; what is used and shipped.
 
 use any2pix_nn::Parameters;
+use any2pix_nn::update::{self, with_slice, with_slice_mut};
 use candle_core::{Device, Result, Tensor, Var};
 use rayon::prelude::*;
-
-use crate::slices::{with_slice, with_slice_mut};
 
 struct Shadow {
     name: String,
@@ -34,15 +33,11 @@ impl Ema {
     /// Moves the average towards the weights.
     pub fn update(&mut self) -> Result<()> {
         let count = self.updates as f64;
-        let pull = (1.0 - self.decay.min((1.0 + count) / (10.0 + count))) as f32;
+        let decay = self.decay.min((1.0 + count) / (10.0 + count)) as f32;
         self.updates += 1;
         self.shadows.par_iter_mut().try_for_each(|shadow| {
             let Shadow { var, values, .. } = shadow;
-            with_slice(var, |now| {
-                for (average, now) in values.iter_mut().zip(now) {
-                    *average += pull * (now - *average);
-                }
-            })
+            with_slice(var, |now| update::ema(decay, values, now))
         })
     }
 

@@ -17,7 +17,6 @@ pub mod recipes;
 pub mod run_dir;
 pub mod schedule;
 pub mod settings;
-mod slices;
 pub mod stages;
 pub mod trainer;
 

@@ -1,11 +1,10 @@
 //! `AdamW` over named parameters: one pass a tensor, clipping by the global norm, savable state.
 
 use any2pix_nn::Parameters;
+use any2pix_nn::update::{AdamWStep, adamw_step, sum_of_squares, with_slice, with_slice_mut};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, Var};
 use rayon::prelude::*;
-
-use crate::slices::{with_slice, with_slice_mut};
 
 /// The optimiser's numbers.
 #[derive(Clone, Copy, Debug)]
@@ -32,44 +31,6 @@ pub struct AdamW {
     settings: AdamWSettings,
     slots: Vec<Slot>,
     steps: u64,
-}
-
-/// What one tensor's pass needs to know.
-#[derive(Clone, Copy)]
-struct Pass {
-    betas: (f32, f32),
-    epsilon: f32,
-    scale: f32,
-    rate: f32,
-    second_correction: f32,
-    keep: f32,
-}
-
-impl Pass {
-    fn run(self, values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
-        let (beta1, beta2) = self.betas;
-        let moments = first.iter_mut().zip(second.iter_mut());
-        for ((value, gradient), (m, v)) in values.iter_mut().zip(gradient).zip(moments) {
-            let g = gradient * self.scale;
-            *m = beta1 * *m + (1.0 - beta1) * g;
-            *v = beta2 * *v + (1.0 - beta2) * g * g;
-            let step = *m / ((*v * self.second_correction).sqrt() + self.epsilon);
-            *value = *value * self.keep - self.rate * step;
-        }
-    }
-}
-
-/// Sum of squares in f64, eight running sums so that it vectorises; the order is fixed.
-fn sum_of_squares(values: &[f32]) -> f64 {
-    let mut sums = [0f64; 8];
-    let chunks = values.chunks_exact(8);
-    let rest: f64 = chunks.remainder().iter().map(|v| f64::from(*v).powi(2)).sum();
-    for chunk in chunks {
-        for (sum, value) in sums.iter_mut().zip(chunk) {
-            *sum += f64::from(*value) * f64::from(*value);
-        }
-    }
-    sums.iter().sum::<f64>() + rest
 }
 
 impl AdamW {
@@ -103,20 +64,25 @@ impl AdamW {
         let AdamWSettings { betas: (beta1, beta2), epsilon, weight_decay, clip_norm } =
             self.settings;
         let clip = if clip_norm > 0.0 && norm > clip_norm { clip_norm / norm } else { 1.0 };
-        let count = self.steps.min(1 << 20) as i32;
-        let pass = Pass {
-            betas: (beta1 as f32, beta2 as f32),
-            epsilon: epsilon as f32,
-            scale: clip as f32,
-            rate: (learning_rate / (1.0 - beta1.powi(count))) as f32,
-            second_correction: (1.0 / (1.0 - beta2.powi(count))) as f32,
-            keep: (1.0 - learning_rate * weight_decay) as f32,
+        let options = AdamWStep {
+            rate: learning_rate as f32,
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            eps: epsilon as f32,
+            decay: weight_decay as f32,
+            gradient_scale: clip as f32,
+            step: u32::try_from(self.steps).unwrap_or(u32::MAX),
         };
         self.slots.par_iter_mut().try_for_each(|slot| {
             let Slot { var, first, second, .. } = slot;
             let Some(gradient) = gradients.get(var.as_tensor()) else { return Ok(()) };
-            let pass = if var.rank() <= 1 { Pass { keep: 1.0, ..pass } } else { pass };
-            with_slice(gradient, |g| with_slice_mut(var, |p| pass.run(p, g, first, second)))?
+            let decay = if var.rank() <= 1 { 0.0 } else { options.decay };
+            let options = AdamWStep { decay, ..options };
+            with_slice(gradient, |gradient| {
+                with_slice_mut(var, |weight| {
+                    adamw_step(&options, weight, gradient, (&mut first[..], &mut second[..]));
+                })
+            })?
         })?;
         Ok(norm)
     }

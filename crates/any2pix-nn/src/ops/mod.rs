@@ -17,6 +17,7 @@ mod shape;
 pub use activation::{geglu, gelu, gelu_tanh, quick_gelu, silu, softmax, swiglu};
 pub use attention::{Mask, attention};
 pub use conv::conv2d;
+pub(crate) use cpu::with_slice;
 pub use gradients::backward;
 pub use linear::linear;
 pub use modulate::modulate;
