@@ -153,8 +153,25 @@ fn merged(phrase: Phrase) -> Phrase {
     result
 }
 
-/// Capital letters, full stops and slips of the pen, as people make them.
+const OPENINGS: &[&str] =
+    &["please ", "ok, ", "now ", "hi, ", "just ", "next, ", "hey, ", "so, ", "quickly ", "well, "];
+const CLOSINGS: &[&str] =
+    &[" please", ", please", ", thanks", " for me", " now", " if you can", ", thank you", " okay?"];
+
+/// Courtesies, capital letters, full stops and slips of the pen, as people make them.
 fn polish(mut phrase: Phrase, generator: &mut Generator) -> Phrase {
+    if generator.chance(0.12)
+        && let (Some(Piece::Text(text)), Some(opening)) =
+            (phrase.first_mut(), generator.choose(OPENINGS))
+    {
+        text.insert_str(0, opening);
+    }
+    if generator.chance(0.1)
+        && let Some(closing) = generator.choose(CLOSINGS)
+    {
+        phrase.push(Piece::Text((*closing).to_owned()));
+        phrase = merged(phrase);
+    }
     if generator.chance(0.12) {
         let texts: Vec<usize> =
             (0..phrase.len()).filter(|&i| matches!(phrase[i], Piece::Text(_))).collect();
