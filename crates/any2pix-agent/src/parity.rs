@@ -91,6 +91,9 @@ pub fn run(dir: &Path) -> CaseReport {
 }
 
 fn compare(case: &GoldenCase) -> Result<Vec<Row>, String> {
+    if let Some(rows) = any2pix_llm::parity::compare_texts(case) {
+        return rows.map_err(|e| chain(&e));
+    }
     let ours = dispatch(case).ok_or("no component of this build has this name")??;
     let rows = case.compare(&ours).map_err(|e| chain(&e))?;
     if rows.is_empty() {

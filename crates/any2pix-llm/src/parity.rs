@@ -1,15 +1,18 @@
 //! Golden cases of this crate: `any2pix_lm` and the tokenizer of the published model.
 
-use any2pix_nn::golden::{GoldenCase, Outputs};
+use any2pix_nn::golden::{GoldenCase, Outputs, Row};
 use any2pix_nn::{CheckpointError, Generator};
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
+use crate::chat_template::ChatTemplate;
 use crate::config::LlamaConfig;
 use crate::error::LlmError;
 use crate::generation::{GenerationConfig, Sampling, Unconstrained, generate};
+use crate::instruction::{MediaKind, Piece};
 use crate::model::InstructAny2PixForCausalLM;
 use crate::plan::nearest;
+use crate::tokenizer::Tokenizer;
 
 /// The ids that a case's `config.json` gives.
 #[derive(Deserialize)]
@@ -35,9 +38,89 @@ pub fn run(case: &GoldenCase) -> Option<Result<Outputs, LlmError>> {
     }
 }
 
+/// Compares `case` when it records a tokenizer of this crate: texts and ids, not tensors.
+pub fn compare_texts(case: &GoldenCase) -> Option<Result<Vec<Row>, LlmError>> {
+    let ours = case.meta.component == "tokenizers" && case.dir.join("tokenizer.json").is_file();
+    ours.then(|| tokenizer(case))
+}
+
 fn malformed(case: &GoldenCase, error: &serde_json::Error) -> LlmError {
-    let origin = case.dir.join("config.json").display().to_string();
+    malformed_file(case, "config.json", error)
+}
+
+fn malformed_file(case: &GoldenCase, file: &str, error: &serde_json::Error) -> LlmError {
+    let origin = case.dir.join(file).display().to_string();
     LlmError::Checkpoint(CheckpointError::Malformed { origin, reason: error.to_string() })
+}
+
+/// `cases.json` of a tokenizer's case.
+#[derive(Deserialize)]
+struct TextCases {
+    prompts: Vec<PromptCase>,
+    texts: Vec<TextCase>,
+    decodes: Vec<DecodeCase>,
+}
+
+#[derive(Deserialize)]
+struct PromptCase {
+    instruction: String,
+    ids_fast: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+struct TextCase {
+    text: String,
+    ids_fast: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+struct DecodeCase {
+    ids: Vec<u32>,
+    decode_fast: String,
+}
+
+/// An instruction whose references are written as `<video>`.
+fn pieces(instruction: &str) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for (index, text) in instruction.split("<video>").enumerate() {
+        if index > 0 {
+            pieces.push(Piece::Media(index - 1, MediaKind::Image));
+        }
+        pieces.push(Piece::Text(text.to_string()));
+    }
+    pieces
+}
+
+fn tokenizer(case: &GoldenCase) -> Result<Vec<Row>, LlmError> {
+    let file = |name: &str| {
+        let path = case.dir.join(name);
+        std::fs::read(&path)
+            .map_err(|source| LlmError::Checkpoint(CheckpointError::Unreadable { path, source }))
+    };
+    let tokenizer = Tokenizer::from_json(&file("tokenizer.json")?, None)?;
+    let template = ChatTemplate::named("vicuna_v1")?;
+    let cases: TextCases = serde_json::from_slice(&file("cases.json")?)
+        .map_err(|e| malformed_file(case, "cases.json", &e))?;
+    let mut rows = Vec::new();
+    let mut row = |name: String, ours: Vec<u32>, reference: Vec<u32>| -> Result<(), LlmError> {
+        let tensor = |ids: Vec<u32>| Tensor::new(ids, &Device::Cpu);
+        rows.push(case.compare_one(&name, &tensor(ours)?, &tensor(reference)?)?);
+        Ok(())
+    };
+    for (i, prompt) in cases.prompts.into_iter().enumerate() {
+        let segments = template.prompt(&pieces(&prompt.instruction), &tokenizer.control());
+        row(format!("prompts.{i}"), tokenizer.encode(&segments)?, prompt.ids_fast)?;
+    }
+    for (i, text) in cases.texts.into_iter().enumerate() {
+        let segments = tokenizer.trusted_segments(&text.text);
+        row(format!("texts.{i}"), tokenizer.encode_continuation(&segments, true)?, text.ids_fast)?;
+    }
+    for (i, answer) in cases.decodes.into_iter().enumerate() {
+        let codes = |text: &str| text.chars().map(u32::from).collect();
+        let ours = tokenizer.decode(&answer.ids);
+        row(format!("decodes.{i}"), codes(&ours), codes(&answer.decode_fast))?;
+    }
+    Ok(rows)
 }
 
 fn language_model(case: &GoldenCase) -> Result<Outputs, LlmError> {
