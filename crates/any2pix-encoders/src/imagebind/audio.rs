@@ -6,19 +6,29 @@ use any2pix_nn::{Conv2d, LayerNorm, Linear};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-use super::ImageBindConfig;
+use super::stem::ConvStem;
 use super::transformer::{EPS, Trunk, TrunkConfig, normalize};
+use super::{ImageBindConfig, Pooling};
 
 /// The stem's norm is torch's default, unlike those of the trunk.
 const STEM_EPS: f64 = 1e-5;
 /// The scale after normalisation, before a checkpoint says otherwise.
 const LOGIT_SCALE: f64 = 20.0;
 
+/// How log-mel values become patches.
+#[derive(Clone, Debug)]
+enum AudioStem {
+    /// The published one.
+    Patches(Conv2d),
+    Convolutions(ConvStem),
+}
+
 /// Log-mel clips → embedding.
 #[derive(Clone, Debug)]
 pub struct AudioTower {
-    proj: Conv2d,
+    stem: AudioStem,
     stem_norm: LayerNorm,
+    pooling: Pooling,
     cls_token: Tensor,
     pos_embed: Tensor,
     trunk: Trunk,
@@ -33,8 +43,23 @@ impl AudioTower {
         let (kernel, stride) = (config.audio_kernel_size, config.audio_stride);
         let pre = vb.pp("modality_preprocessors.audio");
         let small = Init::Randn { mean: 0.0, stdev: 0.02 };
-        let steps = |length: usize| (length.saturating_sub(kernel)) / stride + 1;
+        let channels = config.audio_stem_channels.as_slice();
+        let steps = |length: usize| match channels {
+            [] => (length.saturating_sub(kernel)) / stride + 1,
+            channels => ConvStem::positions(channels, length),
+        };
         let patches = steps(config.audio_num_mel_bins) * steps(config.audio_target_len);
+        let stem = match channels {
+            [] => AudioStem::Patches(Conv2d::load_no_bias(
+                pre.pp("rgbt_stem.proj"),
+                1,
+                dim,
+                Conv2dConfig { kernel, stride, padding: 0 },
+            )?),
+            channels => {
+                AudioStem::Convolutions(ConvStem::load(pre.pp("rgbt_stem"), 1, channels, dim)?)
+            }
+        };
         let trunk = TrunkConfig {
             embed_dim: dim,
             num_blocks: config.audio_num_blocks,
@@ -44,12 +69,8 @@ impl AudioTower {
             causal: false,
         };
         Ok(Self {
-            proj: Conv2d::load_no_bias(
-                pre.pp("rgbt_stem.proj"),
-                1,
-                dim,
-                Conv2dConfig { kernel, stride, padding: 0 },
-            )?,
+            stem,
+            pooling: config.pooling,
             stem_norm: LayerNorm::load(pre.pp("rgbt_stem.norm_layer"), dim, STEM_EPS)?,
             cls_token: pre.get_with_hints((1, 1, dim), "cls_token", small)?,
             pos_embed: pre.get_with_hints(
@@ -75,7 +96,10 @@ impl AudioTower {
     pub fn forward_clips(&self, clips: &Tensor) -> Result<Tensor> {
         let count = clips.dim(0)?;
         let pixels = clips.permute((0, 2, 3, 1))?.contiguous()?;
-        let patches = self.proj.forward(&pixels)?;
+        let patches = match &self.stem {
+            AudioStem::Patches(proj) => proj.forward(&pixels)?,
+            AudioStem::Convolutions(stem) => stem.forward(&pixels)?,
+        };
         let (_, h, w, dim) = patches.dims4()?;
         let patches = self.stem_norm.forward(&patches.reshape((count, h * w, dim))?)?;
         let cls = self.cls_token.broadcast_as((count, 1, dim))?;
@@ -83,8 +107,8 @@ impl AudioTower {
         tap("audio_tokens", &tokens);
         let hidden = self.trunk.forward(&tokens)?;
         tap("audio_trunk", &hidden);
-        let cls = hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
-        let head = self.head.forward(&self.norm.forward(&cls)?)?;
+        let pooled = self.pooling.of(&hidden)?;
+        let head = self.head.forward(&self.norm.forward(&pooled)?)?;
         tap("audio_head", &head);
         normalize(&head)
     }

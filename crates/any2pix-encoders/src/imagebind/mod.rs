@@ -2,6 +2,7 @@
 
 mod audio;
 mod preprocess;
+mod stem;
 mod text;
 mod transformer;
 mod vision;
@@ -39,6 +40,28 @@ pub const IGNORED: &[&str] = &[
     "modality_postprocessors.imu.",
 ];
 
+/// What of a trunk's tokens the head reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// The class token, as published.
+    #[default]
+    Cls,
+    /// The mean of all tokens.
+    Mean,
+}
+
+impl Pooling {
+    /// # Shapes
+    /// `(b, n, dim)` → `(b, dim)`.
+    fn of(self, hidden: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Cls => hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous(),
+            Self::Mean => hidden.mean(1),
+        }
+    }
+}
+
 /// Sizes of an [`ImageBindModel`]; what a file leaves out is ImageBind-huge's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -55,6 +78,14 @@ pub struct ImageBindConfig {
     pub vision_num_blocks: usize,
     /// Its heads.
     pub vision_num_heads: usize,
+    /// Channels of a stem of small convolutions in place of one convolution as large as a patch:
+    /// of 4×4 pixels, then each at half the resolution of the one before. Empty in published
+    /// models.
+    pub vision_stem_channels: Vec<usize>,
+    /// The same for sounds.
+    pub audio_stem_channels: Vec<usize>,
+    /// What of a picture's or sound's tokens becomes its embedding.
+    pub pooling: Pooling,
     /// Side of an audio patch.
     pub audio_kernel_size: usize,
     /// Step between audio patches.
@@ -98,6 +129,9 @@ impl Default for ImageBindConfig {
             vision_embed_dim: 1280,
             vision_num_blocks: 32,
             vision_num_heads: 16,
+            vision_stem_channels: Vec::new(),
+            audio_stem_channels: Vec::new(),
+            pooling: Pooling::default(),
             audio_kernel_size: 16,
             audio_stride: 10,
             audio_num_mel_bins: 128,

@@ -6,15 +6,23 @@ use any2pix_nn::{LayerNorm, Linear};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-use super::ImageBindConfig;
+use super::stem::ConvStem;
 use super::transformer::{EPS, Trunk, TrunkConfig, normalize};
+use super::{ImageBindConfig, Pooling};
+
+/// How pixels become patches.
+#[derive(Clone, Debug)]
+enum VisionStem {
+    /// The published one: `(dim, 3, frames, patch, patch)`, and the patch.
+    Patches(Tensor, usize),
+    Convolutions(ConvStem),
+}
 
 /// Picture → embedding of length 1.
 #[derive(Clone, Debug)]
 pub struct VisionTower {
-    /// The temporal axis of the kernel is summed: all frames are the same picture.
-    proj: Tensor,
-    patch: usize,
+    stem: VisionStem,
+    pooling: Pooling,
     cls_token: Tensor,
     pos_embed: Tensor,
     trunk: Trunk,
@@ -33,13 +41,22 @@ impl VisionTower {
         }
         let pre = vb.pp("modality_preprocessors.vision");
         let small = Init::Randn { mean: 0.0, stdev: 0.02 };
-        let bound = 1.0 / ((3 * frames * patch * patch) as f64).sqrt();
-        let proj = pre.get_with_hints(
-            (dim, 3, frames, patch, patch),
-            "rgbt_stem.proj.1.weight",
-            Init::Uniform { lo: -bound, up: bound },
-        )?;
-        let side = config.vision_image_size / patch;
+        let (stem, side) = match config.vision_stem_channels.as_slice() {
+            [] => {
+                let bound = 1.0 / ((3 * frames * patch * patch) as f64).sqrt();
+                let proj = pre.get_with_hints(
+                    (dim, 3, frames, patch, patch),
+                    "rgbt_stem.proj.1.weight",
+                    Init::Uniform { lo: -bound, up: bound },
+                )?;
+                (VisionStem::Patches(proj, patch), config.vision_image_size / patch)
+            }
+            channels => {
+                let stem = ConvStem::load(pre.pp("rgbt_stem"), 3, channels, dim)?;
+                let side = ConvStem::positions(channels, config.vision_image_size);
+                (VisionStem::Convolutions(stem), side)
+            }
+        };
         let trunk = TrunkConfig {
             embed_dim: dim,
             num_blocks: config.vision_num_blocks,
@@ -49,8 +66,8 @@ impl VisionTower {
             causal: false,
         };
         Ok(Self {
-            proj: proj.sum(2)?,
-            patch,
+            stem,
+            pooling: config.pooling,
             cls_token: pre.get_with_hints((1, 1, dim), "cls_token", small)?,
             pos_embed: pre.get_with_hints(
                 (1, side * side + 1, dim),
@@ -72,7 +89,13 @@ impl VisionTower {
     pub fn forward(&self, pictures: &Tensor) -> Result<Tensor> {
         let batch = pictures.dim(0)?;
         let pixels = pictures.permute((0, 2, 3, 1))?.contiguous()?;
-        let patches = ops::conv2d(&pixels, &self.proj, None, self.patch, 0)?;
+        let patches = match &self.stem {
+            // The temporal axis of the kernel is summed: all frames are the same picture.
+            VisionStem::Patches(proj, patch) => {
+                ops::conv2d(&pixels, &proj.sum(2)?, None, *patch, 0)?
+            }
+            VisionStem::Convolutions(stem) => stem.forward(&pixels)?,
+        };
         let (_, h, w, dim) = patches.dims4()?;
         let patches = patches.reshape((batch, h * w, dim))?;
         let cls = self.cls_token.broadcast_as((batch, 1, dim))?;
@@ -80,11 +103,43 @@ impl VisionTower {
         tap("vision_tokens", &tokens);
         let hidden = self.trunk.forward(&tokens)?;
         tap("vision_trunk", &hidden);
-        let cls = hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
-        let head = self.head.forward(&self.norm.forward(&cls)?)?;
+        let pooled = self.pooling.of(&hidden)?;
+        let head = self.head.forward(&self.norm.forward(&pooled)?)?;
         tap("vision_head", &head);
         let embedding = normalize(&head)?;
         tap("vision_post", &embedding);
         Ok(embedding)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use any2pix_nn::{Generator, Parameters};
+    use candle_core::Device;
+
+    use super::*;
+
+    /// A sum over the kernel's frames that is made once would go on with the weights of the start
+    /// while training changes those that are saved.
+    #[test]
+    fn the_patch_stem_follows_its_weights() {
+        let config = ImageBindConfig {
+            vision_image_size: 16,
+            kernel_size: [2, 8, 8],
+            vision_embed_dim: 8,
+            vision_num_blocks: 1,
+            vision_num_heads: 2,
+            out_embed_dim: 8,
+            ..ImageBindConfig::default()
+        };
+        let parameters = Parameters::new(1);
+        let tower = VisionTower::load(parameters.builder(&Device::Cpu), &config).unwrap();
+        let picture = Generator::new(2).randn((1, 3, 16, 16), &Device::Cpu).unwrap();
+        let embed = || tower.forward(&picture).unwrap().flatten_all().unwrap().to_vec1::<f32>();
+        let before = embed().unwrap();
+        let name = "modality_preprocessors.vision.rgbt_stem.proj.1.weight";
+        let weight = (&parameters.tensors()[name] * -2.0).unwrap();
+        parameters.assign(&[(name.to_string(), weight)].into()).unwrap();
+        assert_ne!(before, embed().unwrap());
     }
 }
