@@ -39,8 +39,18 @@ pub trait Recipe {
     /// The stage's name, also that of its settings file.
     fn name(&self) -> &str;
 
+    /// The folder of the model directory that the stage's weights are written to.
+    fn component(&self) -> &str {
+        self.name()
+    }
+
     /// What is trained.
     fn parameters(&self) -> &Parameters;
+
+    /// The weights of an earlier run were put in place; what is not part of them can follow.
+    fn started_warm(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// The loss of one step.
     fn loss(&mut self, step: u64, generator: &mut Generator) -> Result<StepLoss>;

@@ -13,6 +13,12 @@ use crate::{Result, TrainError};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSettings {
+    /// The stage, where the file is not called after it.
+    #[serde(default)]
+    pub stage: Option<String>,
+    /// Begin with the weights that the model directory has of the stage's component.
+    #[serde(default)]
+    pub warm_start: bool,
     /// Optimiser steps in all.
     pub steps: u64,
     /// Examples a step.
@@ -151,7 +157,7 @@ impl TrainSettings {
     pub fn fingerprint(&self) -> String {
         format!(
             "steps={} batch={} lr={} warmup={} decay={:?} final={} wd={} betas={:?} clip={} \
-             ema={} seed={} bf16={} recipe={:?}",
+             ema={} seed={} bf16={} warm={} recipe={:?}",
             self.steps,
             self.batch,
             self.learning_rate,
@@ -164,6 +170,7 @@ impl TrainSettings {
             self.ema_decay,
             self.seed,
             self.bf16,
+            self.warm_start,
             self.recipe
         )
     }
@@ -173,7 +180,7 @@ impl TrainSettings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlanOfStages {
-    /// Names of stages; `<name>.toml` is the settings file.
+    /// Names of settings files without `.toml`; the stage is called the same, or as the file says.
     pub stages: Vec<String>,
     #[serde(skip)]
     folder: PathBuf,

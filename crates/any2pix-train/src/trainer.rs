@@ -1,6 +1,6 @@
 //! `Trainer`: takes a recipe through its steps, saves, resumes, evaluates, samples and exports.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::ema::Ema;
 use crate::optimizer::AdamW;
 use crate::progress::StepReport;
+use crate::recipes::component;
 use crate::run_dir::{RunDir, Saved, Stamp};
 use crate::{Event, Progress, Recipe, Result, TrainError, TrainSettings, curves};
 
@@ -126,6 +127,9 @@ impl Trainer {
             let path = self.run.root().to_path_buf();
             return Err(TrainError::RunExists { path, step: saved.stamp.step });
         }
+        if saved.is_none() && settings.warm_start {
+            warm_start(&self.model, recipe)?;
+        }
         let adam = AdamW::new(recipe.parameters(), settings.adam());
         let ema = Ema::new(recipe.parameters(), settings.ema_decay)?;
         let generator = Generator::new(settings.seed).fork(recipe.name());
@@ -149,6 +153,14 @@ impl Trainer {
         self.run.rewind(running.step)?;
         running.go()
     }
+}
+
+/// Puts the weights that the model directory has into the recipe's parameters of the same names.
+fn warm_start(model: &Path, recipe: &mut dyn Recipe) -> Result<()> {
+    let start = component::weights(model, recipe.component())?;
+    let named = start.names().into_iter().filter_map(|n| Some((n.clone(), start.tensor(&n)?)));
+    recipe.parameters().assign(&named.collect())?;
+    recipe.started_warm()
 }
 
 impl Running<'_> {

@@ -50,9 +50,11 @@ pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
 
 fn run_all(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
     let plan = PlanOfStages::read(&args.config).map_err(failure)?;
-    for stage in &plan.stages {
-        let exit =
-            run_stage(args, printer, stage, &plan.settings_file(stage), &args.run.join(stage))?;
+    for file in &plan.stages {
+        let path = plan.settings_file(file);
+        let stage = TrainSettings::read(&path).map_err(failure)?.stage;
+        let stage = stage.as_deref().unwrap_or(file);
+        let exit = run_stage(args, printer, stage, &path, &args.run.join(file))?;
         if exit != Exit::Done {
             return Ok(exit);
         }

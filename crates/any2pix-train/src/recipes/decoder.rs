@@ -51,9 +51,6 @@ struct DecoderSettings {
     /// learns to blend and to fill before there is an encoder, and to leave conditions alone.
     #[serde(default)]
     blind: bool,
-    /// Start from the weights that the model directory has.
-    #[serde(default)]
-    warm_start: bool,
     /// With a number, only that many windows are ever shown: a first look at whether it learns.
     #[serde(default)]
     overfit: Option<usize>,
@@ -145,12 +142,6 @@ impl DecoderRecipe {
         let vb = parameters.builder(&Device::Cpu);
         let model =
             AdaptedUNet::load(vb.pp("unet"), vb, &config, &adapter).map_err(component::misfit)?;
-        if settings.warm_start {
-            let start = component::weights(model_dir, &settings.unet)?;
-            let named =
-                start.names().into_iter().filter_map(|n| Some((n.clone(), start.tensor(&n)?)));
-            parameters.assign(&named.collect())?;
-        }
         let vae_weights = component::weights(model_dir, "vae")?;
         let vae = PatchCodec::load(
             vae_weights.builder(DType::F32, &Device::Cpu),
@@ -331,6 +322,10 @@ impl Recipe for DecoderRecipe {
             true => "decoder",
             false => "decoder_inversion",
         }
+    }
+
+    fn component(&self) -> &str {
+        &self.settings.unet
     }
 
     fn parameters(&self) -> &Parameters {

@@ -8,7 +8,7 @@ use any2pix_llm::{
     ChatTemplate, Embedding, InstructAny2PixForCausalLM, LlamaConfig, LlmError, Piece, Planner,
     PlannerConfig, Tokenizer,
 };
-use any2pix_nn::{Checkpoint, Parameters};
+use any2pix_nn::Parameters;
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
@@ -250,26 +250,12 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 impl LanguageModel {
-    /// Builds `llm` of the model directory `dir`: fresh from `seed`, or from its weights when
-    /// `go_on`.
-    pub fn open(dir: &Path, seed: u64, go_on: bool) -> Result<Self> {
+    /// Builds `llm` of the model directory `dir`, fresh from `seed`.
+    pub fn open(dir: &Path, seed: u64) -> Result<Self> {
         let folder = dir.join("llm");
         let config = read(&folder.join("config.json"))?;
         let tokenizer_json = read(&folder.join("tokenizer.json"))?;
-        let opened = Self::new(&config, tokenizer_json, seed)?;
-        if go_on {
-            let path = folder.join("model.safetensors");
-            let weights = Checkpoint::open(&path)?;
-            let tensors = opened.parameters.named().into_iter().map(|(name, _)| {
-                let tensor = weights.tensor(&name).ok_or_else(|| TrainError::Data {
-                    what: format!("{}: has no tensor `{name}`", path.display()),
-                    hint: "train the stage before this one with the same config.json".into(),
-                })?;
-                Ok((name, tensor))
-            });
-            opened.parameters.assign(&tensors.collect::<Result<_>>()?)?;
-        }
-        Ok(opened)
+        Self::new(&config, tokenizer_json, seed)
     }
 
     /// A fresh model from the bytes of `config.json` and `tokenizer.json`.

@@ -15,6 +15,7 @@ use any2pix_nn::{Generator, Parameters};
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
+use super::codes::Codes;
 use super::{component, targets};
 use crate::playroom::instruction::with_article;
 use crate::playroom::{BBox, Kind, ObjectSlot, Place, Sample, Split, World};
@@ -36,11 +37,14 @@ struct Numbers {
     noise: f32,
     /// Weight of the boxes.
     box_weight: f64,
+    /// Stand-ins take the place of the encoder's embeddings: what things look like can be learned
+    /// before there is an encoder, what it calls them is learned soon after.
+    stand_ins: bool,
 }
 
 impl Default for Numbers {
     fn default() -> Self {
-        Self { threads: 1, pictures: 10, sounds: 4, noise: 0.5, box_weight: 4.0 }
+        Self { threads: 1, pictures: 10, sounds: 4, noise: 0.5, box_weight: 4.0, stand_ins: false }
     }
 }
 
@@ -219,6 +223,33 @@ fn embeddings(model: &ImageBindModel, world: &World, name: &str, n: &Numbers) ->
     })
 }
 
+/// Every concept as the encoder sees, hears and reads it.
+fn embedded(model: &Path, world: &World, numbers: &Numbers) -> Result<Vec<Known>> {
+    let imagebind = component::imagebind(model)?;
+    let tokenizer = component::tokenizer(model)?;
+    let concepts = world.concepts();
+    let known = concepts.iter().map(|name| {
+        let mut concept = embeddings(&imagebind, world, name, numbers)?;
+        let words = [with_article(name), (*name).to_string()];
+        let ids = words.iter().map(|w| tokenizer.encode_text(w).map_err(component::misfit));
+        let text = imagebind.encode_text(&ids.collect::<Result<Vec<_>>>()?)?;
+        concept.others.extend(text.to_vec2::<f32>()?.iter().map(|row| unit(row)));
+        Ok(concept)
+    });
+    known.collect()
+}
+
+/// A direction of `width` dimensions for every concept.
+fn stand_ins(width: usize, world: &World) -> Vec<Known> {
+    let names = world.concepts();
+    let codes = Codes::new(width, &names);
+    let known = names.iter().map(|name| {
+        let direction = vec![unit(&codes.direction(name))];
+        Known { name: (*name).to_string(), pictures: direction.clone(), others: direction }
+    });
+    known.collect()
+}
+
 /// The stage `locator`.
 pub struct LocatorRecipe {
     parameters: Parameters,
@@ -233,19 +264,12 @@ impl LocatorRecipe {
     pub fn open(context: &StageContext) -> Result<Box<dyn Recipe>> {
         let settings = &context.settings;
         let numbers: Numbers = settings.recipe()?;
-        let imagebind = component::imagebind(&context.model)?;
-        let tokenizer = component::tokenizer(&context.model)?;
         let config: LocatorConfig = component::config(&context.model, "locator")?;
         let world = World::open(&context.data).map_err(targets::no_world)?;
-        let mut known = Vec::new();
-        for name in world.concepts() {
-            let mut concept = embeddings(&imagebind, &world, name, &numbers)?;
-            let words = [with_article(name), name.to_string()];
-            let ids = words.iter().map(|w| tokenizer.encode_text(w).map_err(component::misfit));
-            let text = imagebind.encode_text(&ids.collect::<Result<Vec<_>>>()?)?;
-            concept.others.extend(text.to_vec2::<f32>()?.iter().map(|row| unit(row)));
-            known.push(concept);
-        }
+        let known = match numbers.stand_ins {
+            true => stand_ins(config.embed_dim, &world),
+            false => embedded(&context.model, &world, &numbers)?,
+        };
         let noise = numbers.noise;
         let source = Arc::new(Source { world, known, cells: config.mask_size(), noise });
         let (maker, size) = (source.clone(), settings.batch);

@@ -19,9 +19,6 @@ use crate::{Prefetch, Result, TrainError};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StageSettings {
-    /// Begin with the weights of the stage before.
-    #[serde(default)]
-    go_on: bool,
     /// Stand-ins take the place of the encoder's embeddings.
     #[serde(default)]
     stand_ins: bool,
@@ -97,7 +94,7 @@ impl PlannerStage {
     ) -> Result<Self> {
         let settings: StageSettings = context.settings.recipe()?;
         let seed = context.settings.seed;
-        let language = LanguageModel::open(&context.model, seed, settings.go_on)?;
+        let language = LanguageModel::open(&context.model, seed)?;
         let frame = Arc::new(language.frame()?);
         let world = World::open(&context.data).map_err(|e| TrainError::Data {
             what: e.to_string(),
@@ -140,6 +137,10 @@ const SCORED_AT_ONCE: usize = 20;
 impl Recipe for PlannerStage {
     fn name(&self) -> &str {
         self.name
+    }
+
+    fn component(&self) -> &str {
+        "llm"
     }
 
     fn parameters(&self) -> &Parameters {
