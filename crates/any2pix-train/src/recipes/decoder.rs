@@ -47,6 +47,9 @@ struct DecoderSettings {
     /// Largest noise on the picture's embedding, as a part of its norm.
     #[serde(default = "noise")]
     generated_noise: f32,
+    /// How often the timestep is the last.
+    #[serde(default)]
+    last_timestep: f32,
     /// Random directions in place of embeddings, and only edits that a draft can show: the decoder
     /// learns to blend and to fill before there is an encoder, and to leave conditions alone.
     #[serde(default)]
@@ -71,8 +74,6 @@ fn noise() -> f32 {
     0.5
 }
 
-/// Min-SNR weights are capped here (Hang et al. 2023).
-const SNR_CAP: f64 = 5.0;
 /// Windows that `evaluate` looks at, with and without reference each.
 const HELD_OUT: usize = 32;
 /// Steps and guidance of evaluation and samples.
@@ -223,6 +224,16 @@ impl DecoderRecipe {
         Ok((generated, Tensor::cat(&rows, 0)?))
     }
 
+    /// One of all timesteps an item; the last, where sampling begins, more often.
+    fn timesteps(&self, count: usize, generator: &mut Generator) -> Vec<f64> {
+        let all = self.alphas_cumprod.len();
+        let mut draw = || match generator.chance(self.settings.last_timestep) {
+            true => all - 1,
+            false => generator.below(all),
+        };
+        (0..count).map(|_| draw() as f64).collect()
+    }
+
     /// The embeddings as training gives them: noisy, or left out.
     fn dropped(&self, batch: &Batch, generator: &mut Generator) -> Result<(Tensor, Tensor)> {
         let (generated, subject) = self.embeddings(batch, generator)?;
@@ -336,8 +347,7 @@ impl Recipe for DecoderRecipe {
         let batch = self.batches.batch(step)?;
         let target = self.latents(&batch.target)?;
         let b = target.dim(0)?;
-        let timesteps: Vec<f64> =
-            (0..b).map(|_| generator.below(self.alphas_cumprod.len()) as f64).collect();
+        let timesteps = self.timesteps(b, generator);
         let column = |of: &dyn Fn(f64) -> f64| -> Result<Tensor> {
             let value = |t: &f64| of(self.alphas_cumprod[*t as usize]) as f32;
             let values: Vec<f32> = timesteps.iter().map(value).collect();
@@ -350,9 +360,9 @@ impl Recipe for DecoderRecipe {
         let (generated, subject) = self.dropped(&batch, generator)?;
         let conditions = self.model.conditions(&generated, &subject, SIZE, 1.0)?;
         let predicted = self.predict(&batch, &sample, &timesteps, conditions)?;
-        // min-SNR weights for v: min(SNR, cap) / (SNR + 1), where SNR = ᾱ / (1 - ᾱ)
-        let weight = column(&|a| (a / (1.0 - a)).min(SNR_CAP) * (1.0 - a))?;
-        let error = (predicted - v)?.sqr()?.broadcast_mul(&weight)?;
+        // Every timestep weighs the same: min-SNR weights (Hang et al. 2023) are zero at pure
+        // noise, where a few steps of sampling settle most of the picture.
+        let error = (predicted - v)?.sqr()?;
         let changed = to_latent_mask(&batch.changed, self.vae.spatial_factor())?;
         let inside = error.detach().mean_keepdim(1)?.broadcast_mul(&changed)?.sum_all()?;
         let inside = (inside / f64::from(changed.sum_all()?.to_scalar::<f32>()?.max(1.0)))?;

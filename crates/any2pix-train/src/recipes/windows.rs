@@ -20,13 +20,13 @@ const AREA: usize = (WINDOW * WINDOW) as usize;
 
 /// How often each kind of edit is drawn; the rest of the kinds are these in other words.
 const KINDS: [(Kind, f32); 8] = [
-    (Kind::Add, 0.36),
-    (Kind::Remove, 0.20),
-    (Kind::Replace, 0.22),
-    (Kind::Look, 0.10),
+    (Kind::Add, 0.28),
+    (Kind::Remove, 0.18),
+    (Kind::Replace, 0.18),
+    (Kind::Look, 0.18),
     (Kind::Background, 0.04),
-    (Kind::Style, 0.03),
-    (Kind::Music, 0.03),
+    (Kind::Style, 0.05),
+    (Kind::Music, 0.07),
     (Kind::Generate, 0.02),
 ];
 
