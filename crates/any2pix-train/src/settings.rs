@@ -156,7 +156,7 @@ impl TrainSettings {
     /// How often something is logged, saved or looked at may change.
     pub fn fingerprint(&self) -> String {
         format!(
-            "steps={} batch={} lr={} warmup={} decay={:?} final={} wd={} betas={:?} clip={} \
+            "steps={} batch={} lr={} warmup={} decay={:?} end={} wd={} betas={:?} clip={} \
              ema={} seed={} bf16={} warm={} recipe={:?}",
             self.steps,
             self.batch,

@@ -153,21 +153,24 @@ fn merged(phrase: Phrase) -> Phrase {
     result
 }
 
-const OPENINGS: &[&str] =
-    &["please ", "ok, ", "now ", "hi, ", "just ", "next, ", "hey, ", "so, ", "quickly ", "well, "];
-const CLOSINGS: &[&str] =
-    &[" please", ", please", ", thanks", " for me", " now", " if you can", ", thank you", " okay?"];
+/// What people say before and after an instruction, one a line.
+const OPENINGS: &str = include_str!("../../../../prompts/playroom/openings.txt");
+const CLOSINGS: &str = include_str!("../../../../prompts/playroom/closings.txt");
+
+fn lines(text: &'static str) -> Vec<&'static str> {
+    text.lines().collect()
+}
 
 /// Courtesies, capital letters, full stops and slips of the pen, as people make them.
 fn polish(mut phrase: Phrase, generator: &mut Generator) -> Phrase {
     if generator.chance(0.12)
         && let (Some(Piece::Text(text)), Some(opening)) =
-            (phrase.first_mut(), generator.choose(OPENINGS))
+            (phrase.first_mut(), generator.choose(&lines(OPENINGS)))
     {
         text.insert_str(0, opening);
     }
     if generator.chance(0.1)
-        && let Some(closing) = generator.choose(CLOSINGS)
+        && let Some(closing) = generator.choose(&lines(CLOSINGS))
     {
         phrase.push(Piece::Text((*closing).to_owned()));
         phrase = merged(phrase);

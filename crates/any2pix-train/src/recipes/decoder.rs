@@ -7,7 +7,6 @@ use any2pix_diffusion::denoise::{Flow, NoisePredictor, denoise};
 use any2pix_diffusion::draft::to_latent_mask;
 use any2pix_diffusion::guidance::ClassifierFreeGuidance;
 use any2pix_diffusion::ip_adapter::AdaptedUNet;
-use any2pix_diffusion::latents::with_norm;
 use any2pix_diffusion::schedulers::{DDIMScheduler, SchedulerConfig};
 use any2pix_diffusion::source_decoder::{PriorDeviations, SourceDecoder, SourceWindow};
 use any2pix_diffusion::unet::{ConditionedUNet, UNetConditions};
@@ -22,7 +21,7 @@ use serde::Deserialize;
 
 use super::component;
 use super::pictures::{contact_sheet, psnr, to_pictures, to_tensor};
-use super::windows::{Choice, WINDOW, Window, window};
+use super::windows::{WINDOW, Window, window};
 use crate::playroom::World;
 use crate::playroom::splits::Split;
 use crate::prefetch::Prefetch;
@@ -50,20 +49,9 @@ struct DecoderSettings {
     /// How often the timestep is the last.
     #[serde(default)]
     last_timestep: f32,
-    /// Random directions in place of embeddings, and only edits that a draft can show: the decoder
-    /// learns to blend and to fill before there is an encoder, and to leave conditions alone.
-    #[serde(default)]
-    blind: bool,
     /// With a number, only that many windows are ever shown: a first look at whether it learns.
     #[serde(default)]
     overfit: Option<usize>,
-}
-
-impl DecoderSettings {
-    fn choice(&self, reference: f32) -> Choice {
-        let reference = if self.blind { 1.0 } else { reference };
-        Choice { reference, drafted_only: self.blind }
-    }
 }
 
 fn half() -> f32 {
@@ -123,8 +111,7 @@ pub struct DecoderRecipe {
     scheduler: SchedulerConfig,
     alphas_cumprod: Vec<f64>,
     vae: PatchCodec,
-    imagebind: Option<ImageBindModel>,
-    embedding_width: usize,
+    imagebind: ImageBindModel,
     batches: Prefetch<Batch>,
     world: Arc<World>,
 }
@@ -152,20 +139,19 @@ impl DecoderRecipe {
         vae_weights.finish(&[])?;
         let world = Arc::new(World::open(&context.data).map_err(component::misfit)?);
         let (batch, shared) = (context.settings.batch, world.clone());
-        let (choice, overfit) = (settings.choice(settings.reference), settings.overfit);
+        let (reference, overfit) = (settings.reference, settings.overfit);
         let batches = Prefetch::new(seed, 2, 4, move |_, generator| {
             let windows = (0..batch).map(|i| match overfit {
-                None => window(&shared, Split::Train, choice, generator),
+                None => window(&shared, Split::Train, reference, generator),
                 Some(few) => {
                     let mut same = Generator::new((i % few.max(1)) as u64);
-                    window(&shared, Split::Train, choice, &mut same)
+                    window(&shared, Split::Train, reference, &mut same)
                 }
             });
             Batch::new(windows.collect::<Result<_>>()?)
         });
         Ok(Self {
-            imagebind: (!settings.blind).then(|| component::imagebind(model_dir)).transpose()?,
-            embedding_width: adapter.clip_embeddings_dim,
+            imagebind: component::imagebind(model_dir)?,
             alphas_cumprod: scheduler.alphas_cumprod(),
             parameters,
             model,
@@ -198,22 +184,14 @@ impl DecoderRecipe {
         Ok(SourceWindow::new(source, reference, region, alpha, &batch.deviations)?)
     }
 
-    /// Embeddings of the scenes and the objects, where an object is given; random directions when
-    /// there is no encoder.
+    /// Embeddings of the scenes and the objects, where an object is given.
     ///
     /// # Shapes
     /// Two of `(b, e)`.
-    fn embeddings(&self, batch: &Batch, generator: &mut Generator) -> Result<(Tensor, Tensor)> {
-        let Some(imagebind) = &self.imagebind else {
-            let mut row = || -> Result<Tensor> {
-                let shape = (batch.generated.len(), self.embedding_width);
-                Ok(with_norm(&generator.randn(shape, &Device::Cpu)?, EMBEDDING_NORM)?)
-            };
-            return Ok((row()?, row()?));
-        };
-        let generated = imagebind.encode_images(&batch.generated)?.detach();
+    fn embeddings(&self, batch: &Batch) -> Result<(Tensor, Tensor)> {
+        let generated = self.imagebind.encode_images(&batch.generated)?.detach();
         let given: Vec<RgbImage> = batch.subjects.iter().flatten().cloned().collect();
-        let encoded = imagebind.encode_images(&given)?.detach();
+        let encoded = self.imagebind.encode_images(&given)?.detach();
         let zero = generated.narrow(0, 0, 1)?.zeros_like()?;
         let mut next = 0;
         let mut rows = Vec::new();
@@ -236,7 +214,7 @@ impl DecoderRecipe {
 
     /// The embeddings as training gives them: noisy, or left out.
     fn dropped(&self, batch: &Batch, generator: &mut Generator) -> Result<(Tensor, Tensor)> {
-        let (generated, subject) = self.embeddings(batch, generator)?;
+        let (generated, subject) = self.embeddings(batch)?;
         let (b, width) = generated.dims2()?;
         let mut kept = |probability: f32| -> Result<Tensor> {
             let keep: Vec<f32> =
@@ -274,7 +252,7 @@ impl DecoderRecipe {
     /// # Shapes
     /// → `(b, 3, h, w)` in `[-1, 1]`.
     fn paint(&self, batch: &Batch, generator: &mut Generator) -> Result<Tensor> {
-        let (generated, subject) = self.embeddings(batch, generator)?;
+        let (generated, subject) = self.embeddings(batch)?;
         let conditions = self.model.guided_conditions(&generated, &subject, SIZE, 1.0)?;
         let noise = generator.randn_like(&self.latents(&batch.source)?)?;
         let latents = if self.sees_source() {
@@ -302,11 +280,10 @@ impl DecoderRecipe {
             None => (Split::HeldOut, usize::MAX),
         };
         let windows = (0..count).map(|i| match overfit {
-            usize::MAX => window(&self.world, split, self.settings.choice(reference), generator),
+            usize::MAX => window(&self.world, split, reference, generator),
             few => {
                 let mut same = Generator::new((i % few) as u64);
-                let choice = self.settings.choice(self.settings.reference);
-                window(&self.world, split, choice, &mut same)
+                window(&self.world, split, self.settings.reference, &mut same)
             }
         });
         Batch::new(windows.collect::<Result<_>>()?)

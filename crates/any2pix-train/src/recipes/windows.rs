@@ -30,9 +30,6 @@ const KINDS: [(Kind, f32); 8] = [
     (Kind::Generate, 0.02),
 ];
 
-/// How many of them, from the first, a draft can show.
-const DRAFTED: usize = 3;
-
 /// One window.
 pub struct Window {
     /// Before.
@@ -68,27 +65,16 @@ pub fn any_view(world: &World, split: Split, generator: &mut Generator) -> RgbIm
     cut.of(&sample).1
 }
 
-/// Which windows are drawn.
-#[derive(Clone, Copy, Debug)]
-pub struct Choice {
-    /// How often a wanted object is laid in the draft.
-    pub reference: f32,
-    /// Only edits whose result a draft can show.
-    pub drafted_only: bool,
-}
-
-/// A window of a random edit.
+/// A window of a random edit; `reference` is how often a wanted object is laid in the draft.
 pub fn window(
     world: &World,
     split: Split,
-    choice: Choice,
+    reference: f32,
     generator: &mut Generator,
 ) -> Result<Window> {
-    let Choice { reference, drafted_only } = choice;
-    let allowed = if drafted_only { &KINDS[..DRAFTED] } else { &KINDS[..] };
-    let mut left = generator.uniform() * allowed.iter().map(|(_, weight)| weight).sum::<f32>();
+    let mut left = generator.uniform() * KINDS.iter().map(|(_, weight)| weight).sum::<f32>();
     let mut kind = Kind::Add;
-    for (candidate, weight) in allowed {
+    for (candidate, weight) in &KINDS {
         kind = *candidate;
         left -= weight;
         if left < 0.0 {
