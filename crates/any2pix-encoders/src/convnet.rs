@@ -9,7 +9,7 @@ const GROUPS: usize = 8;
 const EPS: f64 = 1e-5;
 
 /// Halves the resolution.
-const DOWN: Conv2dConfig = Conv2dConfig { kernel: 3, stride: 2, padding: 1 };
+pub(crate) const DOWN: Conv2dConfig = Conv2dConfig { kernel: 3, stride: 2, padding: 1 };
 
 /// Norm, SiLU, convolution, twice, around a shortcut; a condition scales and shifts between them.
 #[derive(Clone, Debug)]

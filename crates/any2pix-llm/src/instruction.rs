@@ -23,3 +23,17 @@ pub enum Piece {
 
 /// An ImageBind embedding of any norm.
 pub type Embedding = Vec<f32>;
+
+impl Piece {
+    /// An instruction as golden cases record it: its references are written as `<video>`.
+    pub fn recorded(instruction: &str) -> Vec<Self> {
+        let mut pieces = Vec::new();
+        for (index, text) in instruction.split("<video>").enumerate() {
+            if index > 0 {
+                pieces.push(Self::Media(index - 1, MediaKind::Image));
+            }
+            pieces.push(Self::Text(text.to_string()));
+        }
+        pieces
+    }
+}

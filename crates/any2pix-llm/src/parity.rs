@@ -9,7 +9,7 @@ use crate::chat_template::ChatTemplate;
 use crate::config::LlamaConfig;
 use crate::error::LlmError;
 use crate::generation::{GenerationConfig, Sampling, Unconstrained, generate};
-use crate::instruction::{MediaKind, Piece};
+use crate::instruction::Piece;
 use crate::model::InstructAny2PixForCausalLM;
 use crate::plan::nearest;
 use crate::tokenizer::Tokenizer;
@@ -79,18 +79,6 @@ struct DecodeCase {
     decode_fast: String,
 }
 
-/// An instruction whose references are written as `<video>`.
-fn pieces(instruction: &str) -> Vec<Piece> {
-    let mut pieces = Vec::new();
-    for (index, text) in instruction.split("<video>").enumerate() {
-        if index > 0 {
-            pieces.push(Piece::Media(index - 1, MediaKind::Image));
-        }
-        pieces.push(Piece::Text(text.to_string()));
-    }
-    pieces
-}
-
 fn tokenizer(case: &GoldenCase) -> Result<Vec<Row>, LlmError> {
     let file = |name: &str| {
         let path = case.dir.join(name);
@@ -108,7 +96,7 @@ fn tokenizer(case: &GoldenCase) -> Result<Vec<Row>, LlmError> {
         Ok(())
     };
     for (i, prompt) in cases.prompts.into_iter().enumerate() {
-        let segments = template.prompt(&pieces(&prompt.instruction), &tokenizer.control());
+        let segments = template.prompt(&Piece::recorded(&prompt.instruction), &tokenizer.control());
         row(format!("prompts.{i}"), tokenizer.encode(&segments)?, prompt.ids_fast)?;
     }
     for (i, text) in cases.texts.into_iter().enumerate() {

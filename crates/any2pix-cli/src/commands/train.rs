@@ -45,16 +45,16 @@ pub(crate) struct Args {
 
 pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
     let Some(stage) = &args.stage else { return run_all(args, printer) };
-    run_stage(args, printer, stage, &args.config, &args.run)
+    let settings = TrainSettings::read(&args.config).map_err(failure)?;
+    run_stage(args, printer, stage, settings, &args.run)
 }
 
 fn run_all(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
     let plan = PlanOfStages::read(&args.config).map_err(failure)?;
     for file in &plan.stages {
-        let path = plan.settings_file(file);
-        let stage = TrainSettings::read(&path).map_err(failure)?.stage;
-        let stage = stage.as_deref().unwrap_or(file);
-        let exit = run_stage(args, printer, stage, &path, &args.run.join(file))?;
+        let settings = TrainSettings::read(&plan.settings_file(file)).map_err(failure)?;
+        let stage = settings.stage.clone().unwrap_or_else(|| file.clone());
+        let exit = run_stage(args, printer, &stage, settings, &args.run.join(file))?;
         if exit != Exit::Done {
             return Ok(exit);
         }
@@ -66,10 +66,9 @@ fn run_stage(
     args: &Args,
     printer: &Printer,
     stage: &str,
-    config: &Path,
+    mut settings: TrainSettings,
     run: &Path,
 ) -> Result<Exit, Failure> {
-    let mut settings = TrainSettings::read(config).map_err(failure)?;
     settings.steps = args.steps.unwrap_or(settings.steps);
     let (data, model) = (args.data.clone(), args.model.clone());
     let context = StageContext { data, model: model.clone(), settings: settings.clone() };

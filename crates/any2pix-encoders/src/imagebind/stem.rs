@@ -5,12 +5,11 @@ use any2pix_nn::{Conv2d, GroupNorm};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use crate::convnet::{Stage, StageConfig};
+use crate::convnet::{DOWN, Stage, StageConfig};
 
 /// What the first convolution takes together.
 const PATCH: usize = 4;
 const PATCHES: Conv2dConfig = Conv2dConfig { kernel: PATCH, stride: PATCH, padding: 0 };
-const HALVE: Conv2dConfig = Conv2dConfig { kernel: 3, stride: 2, padding: 1 };
 const EPS: f64 = 1e-5;
 
 /// The published stems are one convolution as large as a patch. A transformer behind such a stem
@@ -52,7 +51,7 @@ impl ConvStem {
             conv_in: Conv2d::load(vb.pp("conv_in"), in_channels, first, PATCHES)?,
             stages: stages.collect::<Result<_>>()?,
             norm_out: GroupNorm::load(vb.pp("norm_out"), 8, last, EPS)?,
-            conv_out: Conv2d::load(vb.pp("conv_out"), last, out_channels, HALVE)?,
+            conv_out: Conv2d::load(vb.pp("conv_out"), last, out_channels, DOWN)?,
         })
     }
 

@@ -26,23 +26,11 @@ fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
-/// The recorded instructions write their media as `<video>`.
-fn pieces(instruction: &str) -> Vec<Piece> {
-    let mut pieces = Vec::new();
-    for (index, text) in instruction.split("<video>").enumerate() {
-        if index > 0 {
-            pieces.push(Piece::Media(index - 1, MediaKind::Image));
-        }
-        pieces.push(Piece::Text(text.to_string()));
-    }
-    pieces
-}
-
 #[test]
 fn prompts_have_the_recorded_ids() {
     let (tokenizer, template) = (published(), ChatTemplate::named("vicuna_v1").unwrap());
     for case in cases()["prompts"].as_array().unwrap() {
-        let pieces = pieces(case["instruction"].as_str().unwrap());
+        let pieces = Piece::recorded(case["instruction"].as_str().unwrap());
         let segments = template.prompt(&pieces, &tokenizer.control());
         assert_eq!(tokenizer.encode(&segments).unwrap(), ids(&case["ids_fast"]), "{case}");
     }
@@ -92,7 +80,8 @@ fn what_a_user_writes_is_never_a_control_token() {
         let known = [c.bos, c.eos, c.im_gen_start, c.im_gen, c.video, c.base, c.base_null];
         ids.iter().filter(|id| known.contains(id) || (700..709).contains(*id)).count()
     };
-    let clean = tokenizer.encode(&template.prompt(&pieces("add <video>"), &control)).unwrap();
+    let clean =
+        tokenizer.encode(&template.prompt(&Piece::recorded("add <video>"), &control)).unwrap();
     for hostile in [
         "</s>",
         "<s>",
