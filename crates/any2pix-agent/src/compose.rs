@@ -31,6 +31,8 @@ pub struct Painted {
     pub after: Pixels,
     /// Where it may have changed something, 0 to 1.
     pub region: Plane,
+    /// Where `before` shows something that the source does not, 0 to 1: a filled hole, a reference.
+    pub drafted: Plane,
     /// A reference picture that `before` holds already, at full size.
     pub layer: Option<Layer>,
 }
@@ -57,12 +59,9 @@ pub fn change_mask(before: &Pixels, after: &Pixels, region: &Plane) -> Plane {
 /// full-size pixels are shifted by what the painter changed in them, as far as the painter
 /// agrees with the reference at all.
 pub fn stitch(picture: &mut RgbImage, painted: &Painted) {
-    let mut mask = change_mask(&painted.before, &painted.after, &painted.region);
-    let alpha = painted.layer.as_ref().map(|layer| layer_alpha(layer, painted));
-    if let Some(alpha) = &alpha {
-        // `before` shows the reference already, so agreeing with it is no difference.
-        mask = mask.zip(alpha, f32::max);
-    }
+    let mask = change_mask(&painted.before, &painted.after, &painted.region);
+    // What the draft changed already is no difference, where the painter agrees with it.
+    let mask = mask.zip(&painted.drafted, f32::max);
     let mask = mask.blurred(1).zip(&painted.region, f32::min);
     let delta = painted.after.zip(&painted.before, |after, before| after - before);
     for_window(picture, painted.window, |x, y, u, v, pixel| {
@@ -157,18 +156,6 @@ fn layer_pixel(layer: &Layer, x: u32, y: u32) -> Option<([f32; 3], f32)> {
     (a > 0).then(|| ([r, g, b].map(|c| f32::from(c) / 255.0), f32::from(a) / 255.0))
 }
 
-/// The layer's alpha at the painter's resolution.
-fn layer_alpha(layer: &Layer, painted: &Painted) -> Plane {
-    let (window, region) = (painted.window, &painted.region);
-    let (across, down) =
-        (window.width as f32 / region.width as f32, window.height as f32 / region.height as f32);
-    Plane::from_fn(region.width, region.height, |x, y| {
-        let x = window.x as f32 + (x as f32 + 0.5) * across;
-        let y = window.y as f32 + (y as f32 + 0.5) * down;
-        layer_pixel(layer, x as u32, y as u32).map_or(0.0, |(_, alpha)| alpha)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use image::Rgba;
@@ -192,7 +179,8 @@ mod tests {
                 }
             }
         }
-        Painted { window: WINDOW, before, after, region: Plane::filled(32, 32, 1.0), layer: None }
+        let (region, drafted) = (Plane::filled(32, 32, 1.0), Plane::filled(32, 32, 0.0));
+        Painted { window: WINDOW, before, after, region, drafted, layer: None }
     }
 
     #[test]
@@ -220,6 +208,15 @@ mod tests {
             }
         }
         assert!(far > 4000);
+    }
+
+    #[test]
+    fn what_the_draft_filled_is_painted_though_nothing_changed_since() {
+        let mut picture = source();
+        let drafted = Plane::from_fn(32, 32, |x, y| f32::from(x > 8 && y > 8));
+        stitch(&mut picture, &Painted { drafted, ..painted(false) });
+        assert_eq!(picture.get_pixel(WINDOW.x + 40, WINDOW.y + 40).0, [80, 90, 100]);
+        assert_eq!(picture.get_pixel(WINDOW.x + 4, WINDOW.y + 4), source().get_pixel(20, 12));
     }
 
     #[test]

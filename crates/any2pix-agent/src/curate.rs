@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use any2pix_encoders::image::{self, ImageLimits};
+use any2pix_encoders::locator::Locator;
 use image::RgbaImage;
 
 use crate::components::Components;
@@ -11,6 +12,7 @@ use crate::gallery::{Index, Item, write_embeddings};
 use crate::inputs;
 use crate::matting::{self, Matte};
 use crate::outcome::sha256;
+use crate::progress::Stage;
 use crate::request::Reference;
 use crate::storage::write_atomically;
 
@@ -43,7 +45,8 @@ pub fn add(
         let reason = "a name has 1 to 60 printable characters".to_string();
         return Err(AgentError::Setting { name: "--name", value: format!("{name:?}"), reason });
     }
-    let cut = pictures.iter().map(|path| cut(path)).collect::<Result<Vec<_>, _>>()?;
+    let locator = components.locator()?;
+    let cut = pictures.iter().map(|path| cut(path, &locator)).collect::<Result<Vec<_>, _>>()?;
     std::fs::create_dir_all(dir)
         .map_err(|source| AgentError::Unwritable { path: dir.to_path_buf(), source })?;
     let mut index = Index::read(dir)?;
@@ -107,7 +110,7 @@ fn save(dir: &Path, mut index: Index, components: &Components) -> Result<(), Age
         let rows = imagebind
             .encode_images(&pictures)
             .and_then(|rows| rows.to_vec2::<f32>())
-            .map_err(AgentError::compute(crate::progress::Stage::Encode))?;
+            .map_err(AgentError::compute(Stage::Encode))?;
         embeddings.extend(rows);
     }
     index.encoder = components.encoder_hash()?;
@@ -121,9 +124,10 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<image::Picture, AgentError> {
 }
 
 /// The object of the picture at `path` as a PNG file.
-fn cut(path: &Path) -> Result<(Vec<u8>, Matte), AgentError> {
+fn cut(path: &Path, locator: &Locator) -> Result<(Vec<u8>, Matte), AgentError> {
     let reference = Reference::open("", path)?;
-    let (cut, matte) = matting::cut_out(&decode(path, &reference.bytes)?);
+    let (cut, matte) = matting::cut_out(&decode(path, &reference.bytes)?, locator)
+        .map_err(AgentError::compute(Stage::Locate))?;
     Ok((png(&inputs::shrunk(&cut, STORED_SIDE))?, matte))
 }
 

@@ -61,7 +61,13 @@ impl Playroom {
         Ok(perceived)
     }
 
-    fn plan(&self, request: &EditRequest, inputs: &[Input]) -> Result<EditPlan, AgentError> {
+    fn plan(
+        &self,
+        request: &EditRequest,
+        inputs: &[Input],
+        galleries: &[Gallery<'_>],
+    ) -> Result<EditPlan, AgentError> {
+        let names = knowledge::names(request, &self.components, galleries)?;
         let piece = |segment: &Segment| match segment {
             Segment::Text(text) => Piece::Text(text.clone()),
             Segment::Reference(index) => Piece::Media(*index, inputs[*index].kind()),
@@ -70,7 +76,7 @@ impl Playroom {
         let embeddings: Vec<Vec<f32>> = inputs.iter().map(|i| i.embedding.clone()).collect();
         self.components
             .planner()?
-            .plan(&pieces, &embeddings)
+            .plan_with(&pieces, &embeddings, &names, &mut Generator::new(request.settings.seed))
             .map_err(|error| AgentError::Planning { error: Box::new(error) })
     }
 
@@ -113,7 +119,7 @@ impl Pipeline for Playroom {
         // 2. plan: instruction and embeddings become base, objects and the target's embedding
         let galleries = self.galleries(settings.gallery)?;
         let plan = run.stage(Stage::Plan, |run| {
-            let mut plan = self.plan(request, &inputs)?;
+            let mut plan = self.plan(request, &inputs, &galleries)?;
             knowledge::settle(&mut plan, request, &inputs, &self.components, &galleries, run)?;
             Ok(plan)
         })?;

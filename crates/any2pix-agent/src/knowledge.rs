@@ -1,6 +1,7 @@
 //! What a model knows by name: an object that it does not know is refused, not guessed.
 
 use any2pix_llm::EditPlan;
+use any2pix_llm::grammar::Names;
 use any2pix_llm::plan::{self, Subject};
 use serde::Deserialize;
 
@@ -38,6 +39,88 @@ impl Concept {
     }
 }
 
+/// What the model was trained on, and what its user's galleries add; nothing for a model that
+/// does not say what it knows.
+fn vocabulary(
+    components: &Components,
+    galleries: &[Gallery],
+) -> Result<Vec<Concept>, AgentError> {
+    let mut concepts = components.concepts()?;
+    if !concepts.is_empty() {
+        let own = galleries.iter().flat_map(|gallery| &gallery.index.items);
+        concepts.extend(own.map(|item| Concept {
+            name: item.name.clone(),
+            plural: format!("{}s", item.name),
+            synonyms: Vec::new(),
+        }));
+    }
+    Ok(concepts)
+}
+
+/// The names that a plan for `request` may use: those that its words say, each once; all known
+/// ones where a picture or a sound may be any of them. An instruction with a word that may be an
+/// object which nobody knows is left to the planner, so that it can be refused by that name.
+pub fn names(
+    request: &EditRequest,
+    components: &Components,
+    galleries: &[Gallery],
+) -> Result<Names, AgentError> {
+    let concepts = vocabulary(components, galleries)?;
+    let words = words_of(request);
+    let (said, has_others) = mentioned(&words, &concepts);
+    if has_others {
+        return Ok(Names::ANY);
+    }
+    let of = |concepts: &mut dyn Iterator<Item = &Concept>| -> Vec<String> {
+        let mut names: Vec<String> = concepts.map(|c| c.name.to_lowercase()).collect();
+        names.sort();
+        names.dedup();
+        names
+    };
+    // One reference is what is edited; further ones may be anything.
+    Ok(match request.references.len() {
+        0 | 1 => Names { known: of(&mut said.into_iter()), once: true },
+        _ => Names { known: of(&mut concepts.iter()), once: false },
+    })
+}
+
+/// The concepts that `words` name, as they are written or, failing that, give or take a slip; and
+/// whether there are other words that may be objects.
+fn mentioned<'a>(words: &[String], concepts: &'a [Concept]) -> (Vec<&'a Concept>, bool) {
+    let common: Vec<&str> = COMMON_WORDS.split_whitespace().collect();
+    let mut is_open: Vec<bool> = words.iter().map(|word| word.chars().count() > 2).collect();
+    let mut said = Vec::new();
+    let mut take = |is_same: &dyn Fn(&str, &str) -> bool, is_open: &mut Vec<bool>| {
+        for concept in concepts {
+            for spoken in concept.words() {
+                let spoken: Vec<String> =
+                    spoken.to_lowercase().split(' ').map(str::to_string).collect();
+                for at in 0..(words.len() + 1).saturating_sub(spoken.len()) {
+                    let window = at..at + spoken.len();
+                    let mut pairs = words[window.clone()].iter().zip(&spoken);
+                    if is_open[window.clone()].iter().any(|open| *open)
+                        && pairs.all(|(said, known)| is_same(said, known))
+                    {
+                        is_open[window].fill(false);
+                        said.push(concept);
+                    }
+                }
+            }
+        }
+    };
+    take(&|said, known| said == known, &mut is_open);
+    let is_common = |word: &str| common.contains(&word);
+    for (word, open) in words.iter().zip(&mut is_open) {
+        *open &= !is_common(word);
+    }
+    take(&is_slip, &mut is_open);
+    let is_slip_of_common =
+        |word: &str| common.iter().any(|common| common.len() > 3 && is_slip(word, common));
+    let is_left = |(word, open): (&String, &bool)| *open && !is_slip_of_common(word);
+    let has_others = words.iter().zip(&is_open).any(is_left);
+    (said, has_others)
+}
+
 /// Gives references that the plan leaves over to objects that have no other meaning, then refuses
 /// a plan with an object in words that the model does not know, unless the settings force it.
 /// Objects given as pictures or sounds need no name.
@@ -49,16 +132,10 @@ pub fn settle(
     galleries: &[Gallery],
     run: &mut Run,
 ) -> Result<(), AgentError> {
-    let mut concepts = components.concepts()?;
+    let concepts = vocabulary(components, galleries)?;
     if concepts.is_empty() {
         return Ok(());
     }
-    let own = galleries.iter().flat_map(|gallery| &gallery.index.items);
-    concepts.extend(own.map(|item| Concept {
-        name: item.name.clone(),
-        plural: format!("{}s", item.name),
-        synonyms: Vec::new(),
-    }));
     let words = words_of(request);
     let mut left = unclaimed(plan, inputs.len());
     for subject in plan.additions.iter_mut().chain(&mut plan.removals) {
@@ -209,6 +286,26 @@ mod tests {
         assert_eq!(distance("", "abc"), 3);
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(distance("ab", "ba"), 1);
+    }
+
+    #[test]
+    fn what_is_mentioned_is_told_from_what_is_unknown() {
+        let concept = |name: &str, synonyms: &[&str]| Concept {
+            name: name.into(),
+            plural: format!("{name}s"),
+            synonyms: synonyms.iter().map(ToString::to_string).collect(),
+        };
+        let concepts =
+            [concept("horse", &[]), concept("rooster", &["cock"]), concept("hand", &[])];
+        let look = |text: &str| {
+            let words: Vec<String> = text.split(' ').map(str::to_string).collect();
+            let (said, has_others) = mentioned(&words, &concepts);
+            (said.iter().map(|c| c.name.clone()).collect::<Vec<_>>(), has_others)
+        };
+        assert_eq!(look("add a cock to the picture"), (vec!["rooster".to_string()], false));
+        assert_eq!(look("stick a hrse into thhis image"), (vec!["horse".to_string()], false));
+        assert_eq!(look("add a unicorn beside the horse"), (vec!["horse".to_string()], true));
+        assert_eq!(look("make it night"), (vec![], false));
     }
 
     #[test]

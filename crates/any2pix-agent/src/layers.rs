@@ -4,6 +4,7 @@ use image::{RgbImage, RgbaImage, imageops};
 
 use crate::compose::Layer;
 use crate::locate::Region;
+use crate::matting;
 use crate::outcome::Rect;
 use crate::planes::{Pixels, Plane, to_byte};
 
@@ -49,16 +50,17 @@ pub(crate) fn layer_in_window(layer: &Layer, window: Rect, side: usize) -> (Pixe
     (Pixels([channel(0), channel(1), channel(2)]), channel(3))
 }
 
-/// What stands in a region of a picture, as far as its mask goes.
+/// What stands in a region of a picture, as far as its mask goes, to the nearest edges.
 pub(crate) fn taken_out(picture: &RgbImage, region: &Region) -> RgbaImage {
+    let mask = matting::followed(&region.mask, picture);
     let (width, height) = picture.dimensions();
     let Rect { x, y, width: w, height: h } = region.rect;
     RgbaImage::from_fn(w, h, |column, row| {
         let (column, row) = (x + column, y + row);
         let at = |value: u32, whole: u32| (value as f32 + 0.5) / whole as f32;
-        let belongs = region.mask.sample(at(column, width), at(row, height));
+        let belongs = mask.sample(at(column, width), at(row, height));
         let [r, g, b] = picture.get_pixel(column, row).0;
-        image::Rgba([r, g, b, to_byte((belongs - 0.3) / 0.3)])
+        image::Rgba([r, g, b, to_byte(belongs)])
     })
 }
 
@@ -94,12 +96,15 @@ mod tests {
 
     #[test]
     fn what_stands_in_a_region_comes_out_with_its_shape() {
-        let picture = RgbImage::from_fn(64, 64, |x, _| image::Rgb([x as u8, 7, 9]));
+        let picture = RgbImage::from_fn(64, 64, |x, y| {
+            let inside = x >= 16 && (16..32).contains(&y);
+            image::Rgb(if inside { [200, 7, 9] } else { [20, 90, 60] })
+        });
         let mask = Plane::from_fn(32, 32, |x, y| f32::from(x >= 8 && (8..16).contains(&y)));
         let region = Region { rect: Rect { x: 8, y: 12, width: 24, height: 24 }, mask };
         let cut = taken_out(&picture, &region);
         assert_eq!(cut.dimensions(), (24, 24));
-        assert_eq!(cut.get_pixel(16, 10).0, [24, 7, 9, 255]);
+        assert_eq!(cut.get_pixel(16, 10).0, [200, 7, 9, 255]);
         assert_eq!((cut.get_pixel(2, 10).0[3], cut.get_pixel(16, 1).0[3]), (0, 0));
     }
 }

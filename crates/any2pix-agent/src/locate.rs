@@ -6,8 +6,10 @@ use image::RgbImage;
 use crate::outcome::Rect;
 use crate::planes::Plane;
 
-/// How much of the working picture's probability makes a place part of the region.
+/// From here on a mask says that a place belongs to a thing.
 const THRESHOLD: f32 = 0.5;
+/// A thing may reach out of its rectangle by this part of the longer side.
+const RIM: f32 = 0.12;
 
 /// A region of the source.
 #[derive(Clone, Debug)]
@@ -30,6 +32,17 @@ impl Region {
             f32::from(across && inside(y, rect.y, rect.height, height))
         });
         Self { rect, mask }
+    }
+
+    /// A rectangle with what a mask over the whole picture says of it and of its rim; where it
+    /// says nothing, all of the rectangle.
+    pub fn within(rect: Rect, mask: &Plane, size: (u32, u32)) -> Self {
+        let near = Self::of_rect(rect.grown(RIM, size), mask.width, size).mask;
+        let mask = mask.zip(&near, |value, near| value * near);
+        if mask.values.iter().any(|value| *value >= THRESHOLD) {
+            return Self { rect, mask };
+        }
+        Self::of_rect(rect, mask.width, size)
     }
 }
 
@@ -104,59 +117,6 @@ pub fn cut(picture: &RgbImage, window: Rect, side: u32) -> RgbImage {
     resize::resize(&part, (side, side), Filter::Bicubic)
 }
 
-/// The region of a mask over the whole picture: the rectangle around the connected part with
-/// the most in it. `None` where nothing reaches the threshold.
-pub fn region_of_mask(mask: &Plane, (width, height): (u32, u32)) -> Option<Region> {
-    let cells = largest_part(mask)?;
-    let (mut left, mut top, mut right, mut bottom) = (usize::MAX, usize::MAX, 0, 0);
-    for &cell in &cells {
-        let (x, y) = (cell % mask.width, cell / mask.width);
-        (left, right) = (left.min(x), right.max(x + 1));
-        (top, bottom) = (top.min(y), bottom.max(y + 1));
-    }
-    let scale = |cell: usize, cells: usize, pixels: u32| {
-        (cell as f64 / cells as f64 * f64::from(pixels)).round() as u32
-    };
-    let (x, y) = (scale(left, mask.width, width), scale(top, mask.height, height));
-    let rect = Rect {
-        x,
-        y,
-        width: (scale(right, mask.width, width) - x).max(1),
-        height: (scale(bottom, mask.height, height) - y).max(1),
-    };
-    let mut part = Plane::filled(mask.width, mask.height, 0.0);
-    for cell in cells {
-        part.values[cell] = mask.values[cell];
-    }
-    Some(Region { rect, mask: part })
-}
-
-/// The cells of the four-connected part over the threshold whose values sum highest.
-fn largest_part(mask: &Plane) -> Option<Vec<usize>> {
-    let mut seen = vec![false; mask.values.len()];
-    let mut best: Option<(f32, Vec<usize>)> = None;
-    for start in 0..mask.values.len() {
-        let (mut part, mut stack, mut sum) = (Vec::new(), vec![start], 0.0);
-        while let Some(cell) = stack.pop() {
-            if seen[cell] || mask.values[cell] < THRESHOLD {
-                continue;
-            }
-            seen[cell] = true;
-            sum += mask.values[cell];
-            part.push(cell);
-            let (x, y) = (cell % mask.width, cell / mask.width);
-            stack.extend((x > 0).then(|| cell - 1));
-            stack.extend((x + 1 < mask.width).then_some(cell + 1));
-            stack.extend((y > 0).then(|| cell - mask.width));
-            stack.extend((y + 1 < mask.height).then_some(cell + mask.width));
-        }
-        if !part.is_empty() && best.as_ref().is_none_or(|(most, _)| sum > *most) {
-            best = Some((sum, part));
-        }
-    }
-    best.map(|(_, cells)| cells)
-}
-
 /// A rectangle of the source as a soft mask over a window, `side` cells a side: 1 inside, falling
 /// to 0 over `feather` cells outside.
 pub fn rect_in_window(rect: Rect, window: Rect, side: usize, feather: f32) -> Plane {
@@ -225,22 +185,17 @@ mod tests {
     }
 
     #[test]
-    fn the_region_of_a_mask_is_its_strongest_part() {
+    fn a_region_is_what_the_mask_says_of_its_rectangle() {
         let mask = Plane::from_fn(32, 32, |x, y| {
-            let large = (8..16).contains(&x) && (4..8).contains(&y);
-            let small = x == 30 && y == 30;
-            if large {
-                0.9
-            } else if small {
-                1.0
-            } else {
-                0.1
-            }
+            let inside = (8..16).contains(&x) && (4..8).contains(&y);
+            let elsewhere = x == 30 && y == 30;
+            if inside || elsewhere { 0.9 } else { 0.1 }
         });
-        let region = region_of_mask(&mask, (640, 320)).unwrap();
-        assert_eq!(region.rect, Rect { x: 160, y: 40, width: 160, height: 40 });
-        assert_eq!(region.mask.at(30, 30), 0.0);
-        assert!(region_of_mask(&mask.map(|v| v * 0.4), (640, 320)).is_none());
+        let (rect, size) = (Rect { x: 160, y: 40, width: 160, height: 40 }, (640, 320));
+        let region = Region::within(rect, &mask, size);
+        assert_eq!((region.rect, region.mask.at(10, 5), region.mask.at(30, 30)), (rect, 0.9, 0.0));
+        let unsure = Region::within(rect, &mask.map(|value| value * 0.4), size);
+        assert_eq!((unsure.mask.at(10, 5), unsure.mask.at(20, 5)), (1.0, 0.0));
     }
 
     #[test]

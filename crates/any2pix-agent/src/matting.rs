@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 
 use any2pix_encoders::image::Picture;
+use any2pix_encoders::locator::{Area, Locator, Task};
 use any2pix_encoders::resize::{self, Filter};
+use candle_core::{DType, Device, Result, Tensor};
 use image::{DynamicImage, RgbImage, Rgba, RgbaImage, imageops};
 
-use crate::planes::{Plane, to_byte};
+use crate::planes::{Pixels, Plane, to_byte};
 
 /// Longer side at which a reference is cut out; no window shows it larger.
 const WORKING_SIDE: u32 = 1024;
@@ -15,6 +17,13 @@ const PLAIN_SHARE: f32 = 0.85;
 /// Largest difference of a channel within one colour, in a compressed photo.
 const SAME_COLOUR: u8 = 26;
 
+/// From here on the locator is sure that something stands out.
+const SURE: f32 = 0.6;
+/// Parts of a picture that a thing may cover.
+const THING: std::ops::Range<f32> = 0.02..0.9;
+/// Longer side at which a mask is drawn to a picture's edges.
+const FOLLOWED_SIDE: f32 = 192.0;
+
 /// How the object was told from its background.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Matte {
@@ -22,12 +31,15 @@ pub enum Matte {
     Alpha,
     /// The background is plain.
     PlainBackground,
-    /// Neither: an ellipse in the middle, soft at its edge.
+    /// The locator saw something that stands out.
+    StandsOut,
+    /// None of these: an ellipse in the middle, soft at its edge.
     SoftCentre,
 }
 
-/// The object in `picture`, cropped to what is visible of it, and how it was found.
-pub fn cut_out(picture: &Picture) -> (RgbaImage, Matte) {
+/// The object in `picture`, cropped to what is visible of it, and how it was found; `locator` is
+/// asked where neither transparency nor a plain background says it.
+pub fn cut_out(picture: &Picture, locator: &Locator) -> Result<(RgbaImage, Matte)> {
     let scale = f64::from(WORKING_SIDE) / f64::from(longer_side(&picture.rgb)).max(1.0);
     let rgba = match (&picture.rgba, scale < 1.0) {
         (Some(rgba), true) => {
@@ -47,12 +59,14 @@ pub fn cut_out(picture: &Picture) -> (RgbaImage, Matte) {
         (rgba, Matte::Alpha)
     } else if let Some(alpha) = plain_background(&rgba) {
         (with_alpha(rgba, &alpha), Matte::PlainBackground)
+    } else if let Some(alpha) = stands_out(&picture.rgb, locator)? {
+        (with_alpha(rgba, &alpha), Matte::StandsOut)
     } else {
         let alpha = soft_centre(rgba.width(), rgba.height());
         (with_alpha(rgba, &alpha), Matte::SoftCentre)
     };
     let (x, y, width, height) = visible(&rgba);
-    (imageops::crop(&mut rgba, x, y, width, height).to_image(), matte)
+    Ok((imageops::crop(&mut rgba, x, y, width, height).to_image(), matte))
 }
 
 fn longer_side(picture: &RgbImage) -> u32 {
@@ -63,11 +77,52 @@ fn opaque(picture: RgbImage) -> RgbaImage {
     DynamicImage::ImageRgb8(picture).into_rgba8()
 }
 
+/// `alpha` may be of any size.
 fn with_alpha(mut picture: RgbaImage, alpha: &Plane) -> RgbaImage {
-    for (pixel, alpha) in picture.pixels_mut().zip(&alpha.values) {
+    let (width, height) = (picture.width() as f32, picture.height() as f32);
+    for (x, y, pixel) in picture.enumerate_pixels_mut() {
+        let alpha = alpha.sample((x as f32 + 0.5) / width, (y as f32 + 0.5) / height);
         pixel.0[3] = to_byte(alpha * f32::from(pixel.0[3]) / 255.0);
     }
     picture
+}
+
+/// What the locator takes for the thing of a picture, when it is sure and leaves something over.
+fn stands_out(picture: &RgbImage, locator: &Locator) -> Result<Option<Plane>> {
+    let anything = Tensor::zeros(locator.config().embed_dim, DType::F32, &Device::Cpu)?;
+    let answer = locator.locate(picture, &anything, Task::Find, Area::ANYWHERE)?;
+    let mask = Plane { width: answer.side, height: answer.side, values: answer.mask };
+    let share = mask.values.iter().filter(|value| **value >= 0.5).count() as f32
+        / mask.values.len() as f32;
+    let is_thing = answer.confidence >= SURE && THING.contains(&share);
+    Ok(is_thing.then(|| followed(&mask, picture)))
+}
+
+/// A coarse mask over a picture drawn to the picture's edges (guided filter, He et al. 2010), at
+/// [`FOLLOWED_SIDE`] pixels on the longer side.
+pub(crate) fn followed(mask: &Plane, picture: &RgbImage) -> Plane {
+    const RADIUS: usize = 6;
+    const SMOOTH: f32 = 1e-3;
+    let scale = (FOLLOWED_SIDE / longer_side(picture) as f32).min(1.0);
+    let side = |length: u32| ((length as f32 * scale).round() as u32).max(1);
+    let (width, height) = (side(picture.width()), side(picture.height()));
+    let guide = Pixels::from_rgb(&resize::resize(picture, (width, height), Filter::Bicubic));
+    let mask = mask.resampled(width as usize, height as usize);
+    let mean = mask.blurred(RADIUS);
+    let mut sum = Plane::filled(width as usize, height as usize, 0.0);
+    for channel in &guide.0 {
+        let middle = channel.blurred(RADIUS);
+        let square = channel.map(|v| v * v).blurred(RADIUS);
+        let both = channel.zip(&mask, |v, m| v * m).blurred(RADIUS);
+        let covariance = both.zip(&middle.zip(&mean, |v, m| v * m), |both, product| both - product);
+        let variance = square.zip(&middle, |square, v| (square - v * v).max(0.0));
+        let slope = covariance.zip(&variance, |c, v| c / (v + SMOOTH));
+        let offset = mean.zip(&slope.zip(&middle, |s, v| s * v), |m, line| m - line);
+        let (slope, offset) = (slope.blurred(RADIUS), offset.blurred(RADIUS));
+        let line = slope.zip(channel, |s, v| s * v).zip(&offset, |line, offset| line + offset);
+        sum = sum.zip(&line, |sum, line| sum + line / 3.0);
+    }
+    sum.map(|value| ((value - 0.3) / 0.4).clamp(0.0, 1.0))
 }
 
 fn is_near(a: &Rgba<u8>, b: &Rgba<u8>) -> bool {
@@ -142,9 +197,40 @@ fn visible(picture: &RgbaImage) -> (u32, u32, u32, u32) {
 
 #[cfg(test)]
 mod tests {
+    use any2pix_encoders::locator::LocatorConfig;
+    use any2pix_nn::Parameters;
     use image::Rgb;
 
     use super::*;
+
+    /// Not sure of anything.
+    fn untrained() -> Locator {
+        let config = LocatorConfig {
+            sample_size: 32,
+            patch_size: 4,
+            block_out_channels: vec![8],
+            layers_per_block: 1,
+            embed_dim: 4,
+            match_dim: 4,
+        };
+        Locator::load(Parameters::new(1).builder(&Device::Cpu), &config).unwrap()
+    }
+
+    fn cut_out(picture: &Picture) -> (RgbaImage, Matte) {
+        super::cut_out(picture, &untrained()).unwrap()
+    }
+
+    #[test]
+    fn a_coarse_mask_follows_the_edges_of_the_picture() {
+        let rgb = square_on(|_, _| Rgb([20, 40, 60]));
+        // Cells of ten pixels cannot say where the square of twelve ends.
+        let coarse = Plane::from_fn(4, 3, |x, y| f32::from((1..3).contains(&x) && y == 1));
+        let mask = followed(&coarse, &rgb);
+        assert_eq!((mask.width, mask.height), (40, 30));
+        let at = |x: isize, y: isize| mask.at(x, y);
+        assert!(at(16, 14) > 0.9 && at(20, 12) > 0.6, "{} {}", at(16, 14), at(20, 12));
+        assert!(at(27, 14) < 0.4 && at(2, 2) < 0.05, "{} {}", at(27, 14), at(2, 2));
+    }
 
     fn picture(rgb: RgbImage, rgba: Option<RgbaImage>) -> Picture {
         Picture { rgb, rgba, warnings: Vec::new() }

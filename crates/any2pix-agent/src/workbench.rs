@@ -3,7 +3,7 @@
 use ::image::{RgbImage, RgbaImage};
 use any2pix_diffusion::source_decoder::PriorDeviations;
 use any2pix_encoders::image::{self, ImageLimits, Picture};
-use any2pix_encoders::locator::{self, Task as Look};
+use any2pix_encoders::locator::{Area, Task as Look};
 use any2pix_encoders::resize::{self, Filter};
 use any2pix_llm::plan::Subject;
 use any2pix_nn::Generator;
@@ -28,7 +28,7 @@ use crate::settings::{Decoder, EditSettings};
 use crate::tasks::Task;
 
 /// Below this the locator is not sure of what it found.
-const SURE: f32 = 0.2;
+const SURE: f32 = 0.3;
 /// A region grows by this part of its longer side: shadows and rims belong to an edit.
 const MARGIN: f32 = 0.12;
 /// Cells of the painter's picture over which a region fades out.
@@ -110,13 +110,10 @@ impl Workbench<'_> {
         let painting = painter.paint(&brief, self.settings, &mut self.generator, run)?;
         run.stage(Stage::Compose, |_| {
             if self.settings.compose {
-                let Painting { draft, source, result } = painting;
-                let before = if layer.is_some() { draft } else { source };
-                let region = brief.region;
-                compose::stitch(
-                    &mut picture,
-                    &Painted { window, before, after: result, region, layer },
-                );
+                let Painting { draft: before, result: after, .. } = painting;
+                let Brief { region, drafted, .. } = brief;
+                let painted = Painted { window, before, after, region, drafted, layer };
+                compose::stitch(&mut picture, &painted);
             } else {
                 compose::paste(&mut picture, window, &painting.result);
             }
@@ -328,7 +325,7 @@ impl Workbench<'_> {
         let subject = &self.planned.plan.additions[addition];
         let input = subject.reference.and_then(|index| self.planned.inputs.get(index));
         if let Some(picture) = input.and_then(Input::picture) {
-            return Ok(Some(self.cut(picture, &subject.name, run)));
+            return Ok(Some(self.cut(picture, &subject.name, run)?));
         }
         let query = input.map_or(&subject.embedding, |input| &input.embedding);
         let best = self
@@ -345,17 +342,24 @@ impl Workbench<'_> {
             row.gallery = Some(name);
             row.similarity = found.similarity;
         }
-        Ok(Some(self.cut(&picture, &subject_name, run)))
+        Ok(Some(self.cut(&picture, &subject_name, run)?))
     }
 
-    fn cut(&self, picture: &Picture, name: &str, run: &mut Run) -> RgbaImage {
-        let (cut, matte) = matting::cut_out(picture);
+    fn cut(
+        &self,
+        picture: &Picture,
+        name: &str,
+        run: &mut Run,
+    ) -> Result<RgbaImage, AgentError> {
+        let locator = self.components.locator()?;
+        let (cut, matte) = matting::cut_out(picture, &locator)
+            .map_err(AgentError::compute(Stage::Locate))?;
         if matte == Matte::SoftCentre {
             run.warn(format!(
-                "the picture of `{name}` has no plain background; its middle was taken"
+                "nothing stands out in the picture of `{name}`; its middle was taken"
             ));
         }
-        cut
+        Ok(cut)
     }
 
     /// Asks the locator.
@@ -368,11 +372,11 @@ impl Workbench<'_> {
     ) -> Result<Region, AgentError> {
         let locator = self.components.locator()?;
         let place = self.planned.plan.place.as_deref().filter(|_| look == Look::Put);
-        let id = locator::place_id(look, place).or_else(|| locator::place_id(look, None));
+        let area = place.and_then(Area::named).unwrap_or(Area::ANYWHERE);
         let input = subject.reference.and_then(|index| self.planned.inputs.get(index));
         let query = input.map_or(&subject.embedding, |input| &input.embedding);
         let answer = Tensor::new(query.as_slice(), &self.components.device)
-            .and_then(|query| locator.locate(picture, &query, id.unwrap_or_default()))
+            .and_then(|query| locator.locate(picture, &query, look, area))
             .map_err(AgentError::compute(Stage::Locate))?;
         if look == Look::Find && answer.confidence < SURE {
             run.warn(format!("`{}` is hard to find in the picture", subject.name));
@@ -380,24 +384,7 @@ impl Workbench<'_> {
         let size = picture.dimensions();
         let rect = rect_of(answer.bbox, size);
         let mask = Plane { width: answer.side, height: answer.side, values: answer.mask };
-        if look == Look::Find
-            && let Some(region) = locate::region_of_mask(&mask, size)
-        {
-            return Ok(region);
-        }
-        let (width, height) = size;
-        let [left, top] = [rect.x as f32 / width as f32, rect.y as f32 / height as f32];
-        let [right, bottom] =
-            [left + rect.width as f32 / width as f32, top + rect.height as f32 / height as f32];
-        let cells = answer.side as f32;
-        let inside = |cell: usize, from: f32, to: f32| {
-            let at = (cell as f32 + 0.5) / cells;
-            at >= from && at <= to
-        };
-        let mask = Plane::from_fn(answer.side, answer.side, |x, y| {
-            f32::from(inside(x, left, right) && inside(y, top, bottom))
-        });
-        Ok(Region { rect, mask })
+        Ok(Region::within(rect, &mask, size))
     }
 
     fn condition_of(

@@ -111,7 +111,7 @@ fn untrained(dir: &Path, seed: u64) {
         });
     }
     let locator = json!({"sample_size": 32, "patch_size": 4, "block_out_channels": [16, 24],
-        "layers_per_block": 1, "embed_dim": 16, "condition_dim": 16, "num_places": 20});
+        "layers_per_block": 1, "embed_dim": 16, "match_dim": 8});
     component(dir, "locator", locator, seed, |vb, config| {
         Locator::load(vb, &from(&config)).unwrap();
     });

@@ -1,27 +1,18 @@
 //! `Locator`: where in a picture a thing is, or where it may go.
+//!
+//! A picture is looked at once, whatever is asked: every cell says as a vector what it belongs to,
+//! and a query is answered by likeness (OWL-ViT, Minderer et al. 2022), so that one picture teaches
+//! all its things and all that it does not show.
 
 use any2pix_nn::layers::Conv2dConfig;
-use any2pix_nn::{Conv2d, Embedding, GroupNorm, Linear, ops};
+use any2pix_nn::{Conv2d, GroupNorm, Linear, ops};
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use crate::convnet::{Stage, StageConfig, pixels, space_to_depth};
+use crate::convnet::{ResBlock, Stage, StageConfig, pixels, space_to_depth};
 use crate::resize::{Filter, resize};
-
-/// Words of place, as a plan writes them.
-pub const PLACES: [&str; 9] = [
-    "LEFT",
-    "RIGHT",
-    "TOP",
-    "BOTTOM",
-    "CENTER",
-    "TOP-LEFT",
-    "TOP-RIGHT",
-    "BOTTOM-LEFT",
-    "BOTTOM-RIGHT",
-];
 
 /// What is asked of the locator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,15 +23,48 @@ pub enum Task {
     Put,
 }
 
-/// The id of a task with a word of place, or without one; `None` for a word that is not in
-/// [`PLACES`].
-pub fn place_id(task: Task, word: Option<&str>) -> Option<u32> {
-    let known = PLACES.len() as u32 + 1;
-    let place = match word {
-        None => 0,
-        Some(word) => 1 + PLACES.iter().position(|place| place.eq_ignore_ascii_case(word))? as u32,
-    };
-    Some(if task == Task::Find { place } else { known + place })
+/// A part of a picture, as a word of place names it: bounds of an object's centre, in parts of the
+/// picture's sides.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Area {
+    /// Left and right bound.
+    pub x: [f32; 2],
+    /// Upper and lower bound.
+    pub y: [f32; 2],
+}
+
+impl Area {
+    /// The whole picture.
+    pub const ANYWHERE: Self = Self { x: [0.0, 1.0], y: [0.0, 1.0] };
+
+    /// What a plan's word of place means (`LEFT`, `top-right`); `None` for any other word.
+    pub fn named(word: &str) -> Option<Self> {
+        let (near, middle, far) = ([0.0, 0.40], [0.36, 0.64], [0.60, 1.0]);
+        let mut area = Self::ANYWHERE;
+        for part in word.to_ascii_uppercase().split('-') {
+            match part {
+                "LEFT" => area.x = near,
+                "RIGHT" => area.x = far,
+                "TOP" => area.y = near,
+                "BOTTOM" => area.y = far,
+                "CENTER" => area = Self { x: middle, y: middle },
+                _ => return None,
+            }
+        }
+        Some(area)
+    }
+
+    /// Whether a point lies in it.
+    pub fn holds(&self, x: f32, y: f32) -> bool {
+        let within = |value: f32, [low, high]: [f32; 2]| (low..=high).contains(&value);
+        within(x, self.x) && within(y, self.y)
+    }
+
+    /// For each cell of a grid whether its middle lies in it, row by row.
+    pub fn cells(&self, side: usize) -> Vec<bool> {
+        let at = middles(side);
+        at.iter().flat_map(|&y| at.iter().map(move |&x| self.holds(x, y))).collect()
+    }
 }
 
 /// Sizes of a [`Locator`].
@@ -57,10 +81,8 @@ pub struct LocatorConfig {
     pub layers_per_block: usize,
     /// Width of the query.
     pub embed_dim: usize,
-    /// Width of the condition inside.
-    pub condition_dim: usize,
-    /// Ids of tasks with places.
-    pub num_places: usize,
+    /// Width of the space in which cells and queries meet.
+    pub match_dim: usize,
 }
 
 impl LocatorConfig {
@@ -70,16 +92,42 @@ impl LocatorConfig {
     }
 }
 
-/// What the locator says of a batch, cell by cell.
+/// What the cells of a batch of pictures say, before anything is asked.
 #[derive(Clone, Debug)]
-pub struct LocatorOutput {
-    /// `(b, side, side)`: logit of the object's (future) pixels.
-    pub mask_logits: Tensor,
-    /// `(b, side·side)`: unnormalised log-probability that the object's centre is in this cell.
-    pub centre_logits: Tensor,
-    /// `(b, side·side, 4)`: the box if the centre is in this cell: centre, width and height, in
-    /// parts of the picture's side.
+pub struct Seen {
+    /// `(b, side, side, c)`.
+    features: Tensor,
+    /// `(b, side·side, 4)`: the box of the thing that a cell belongs to: centre, width and height,
+    /// in parts of the picture's side.
     pub boxes: Tensor,
+    /// Cells along a side.
+    pub side: usize,
+}
+
+impl Seen {
+    /// What the first `count` pictures say.
+    pub fn first(&self, count: usize) -> Result<Self> {
+        let part = |t: &Tensor| t.narrow(0, 0, count);
+        Ok(Self { features: part(&self.features)?, boxes: part(&self.boxes)?, side: self.side })
+    }
+}
+
+/// Where the things of queries are.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// `(b, q, side·side)`: logit that a cell belongs to the thing.
+    pub mask_logits: Tensor,
+    /// `(b, q, side·side)`: unnormalised log-probability that the thing's centre is in a cell.
+    pub centre_logits: Tensor,
+}
+
+/// Where the thing of one query per picture may go.
+#[derive(Clone, Debug)]
+pub struct Room {
+    /// `(b, side·side)`: unnormalised log-probability of the centre.
+    pub centre_logits: Tensor,
+    /// `(b, side·side, 2)`: width and height there, in parts of the picture's side.
+    pub sizes: Tensor,
 }
 
 /// One answer.
@@ -87,31 +135,37 @@ pub struct LocatorOutput {
 pub struct Location {
     /// Centre x and y, width and height, in parts of the picture's side.
     pub bbox: [f32; 4],
-    /// `side·side` probabilities, row by row.
+    /// `side·side` probabilities, row by row: the thing's cells, or those of the box to put it in.
     pub mask: Vec<f32>,
     /// Cells along a side of the mask.
     pub side: usize,
-    /// Probability of the cell in which the centre was seen, its neighbours included.
+    /// How sure the mask is of its surest cell in the box.
     pub confidence: f32,
 }
 
-/// Encoder, decoder, and the query in every block.
+/// Encoder and decoder of the picture, and the likeness of its cells to a query.
 #[derive(Clone, Debug)]
 pub struct Locator {
     conv_in: Conv2d,
-    query_in: Linear,
-    place_in: Embedding,
-    query_out: Linear,
     down: Vec<Stage>,
     up: Vec<Stage>,
     norm_out: GroupNorm,
-    match_out: Linear,
-    conv_out: Conv2d,
+    cells_out: Linear,
+    boxes_out: Linear,
+    query_in: Linear,
+    query_out: Linear,
+    put_block: ResBlock,
+    put_norm: GroupNorm,
+    put_out: Linear,
     config: LocatorConfig,
 }
 
-/// Mask, centre and the four numbers of a box.
-const OUTPUTS: usize = 6;
+/// Most cells belong to nothing that is asked for.
+const MASK_BIAS: f64 = -2.0;
+/// A cell sees the centre of its thing this many cells away, at most.
+const REACH: f64 = 4.0;
+const GROUPS: usize = 8;
+const EPS: f64 = 1e-5;
 
 impl Locator {
     /// Builds the model.
@@ -120,32 +174,33 @@ impl Locator {
         let Some(&first) = channels.first() else {
             candle_core::bail!("block_out_channels must name at least one stage");
         };
-        let (condition, layers) = (config.condition_dim, config.layers_per_block);
+        let (blocks, condition) = (config.layers_per_block, 0);
         let stem = 3 * config.patch_size * config.patch_size + 2;
         let mut down = Vec::new();
         for (i, &out_channels) in channels.iter().enumerate() {
             let in_channels = if i == 0 { first } else { channels[i - 1] };
-            let stage =
-                StageConfig { in_channels, out_channels, blocks: layers, condition, down: i > 0 };
+            let stage = StageConfig { in_channels, out_channels, blocks, condition, down: i > 0 };
             down.push(Stage::load(vb.pp(format!("down_blocks.{i}")), stage)?);
         }
         let mut up = Vec::new();
         for (i, pair) in channels.windows(2).rev().enumerate() {
-            let in_channels = pair[0] + pair[1];
-            let (out_channels, down) = (pair[0], false);
-            let stage = StageConfig { in_channels, out_channels, blocks: layers, condition, down };
+            let (in_channels, out_channels) = (pair[0] + pair[1], pair[0]);
+            let stage = StageConfig { in_channels, out_channels, blocks, condition, down: false };
             up.push(Stage::load(vb.pp(format!("up_blocks.{i}")), stage)?);
         }
+        let both = 2 * config.match_dim;
         Ok(Self {
             conv_in: Conv2d::load(vb.pp("conv_in"), stem, first, Conv2dConfig::K3)?,
-            query_in: Linear::load(vb.pp("query_in"), config.embed_dim, condition)?,
-            place_in: Embedding::load(vb.pp("place_in"), config.num_places, condition)?,
-            query_out: Linear::load(vb.pp("query_out"), condition, condition)?,
             down,
             up,
-            norm_out: GroupNorm::load(vb.pp("norm_out"), 8, first, 1e-5)?,
-            match_out: Linear::load(vb.pp("match_out"), condition, first)?,
-            conv_out: Conv2d::load(vb.pp("conv_out"), first, OUTPUTS, Conv2dConfig::K1)?,
+            norm_out: GroupNorm::load(vb.pp("norm_out"), GROUPS, first, EPS)?,
+            cells_out: Linear::load(vb.pp("cells_out"), first, both)?,
+            boxes_out: Linear::load(vb.pp("boxes_out"), first, 4)?,
+            query_in: Linear::load(vb.pp("query_in"), config.embed_dim, both)?,
+            query_out: Linear::load(vb.pp("query_out"), both, both)?,
+            put_block: ResBlock::load(vb.pp("put_block"), first, first, both)?,
+            put_norm: GroupNorm::load(vb.pp("put_norm"), GROUPS, first, EPS)?,
+            put_out: Linear::load(vb.pp("put_out"), first, 3)?,
             config: config.clone(),
         })
     }
@@ -155,117 +210,164 @@ impl Locator {
         &self.config
     }
 
-    /// The queries are brought to length √E first, so that their norm carries nothing.
+    /// Looks at pictures.
     ///
     /// # Shapes
-    /// `pictures` `(b, 3, sample_size, sample_size)` in ±1, `queries` `(b, embed_dim)`, `places`
-    /// `(b)` of [`place_id`], u32.
-    pub fn forward(
-        &self,
-        pictures: &Tensor,
-        queries: &Tensor,
-        places: &Tensor,
-    ) -> Result<LocatorOutput> {
+    /// `pictures` `(b, 3, sample_size, sample_size)` in ±1.
+    pub fn see(&self, pictures: &Tensor) -> Result<Seen> {
         let batch = pictures.dim(0)?;
-        let condition = self.condition(queries, places)?;
         let cells = space_to_depth(pictures, self.config.patch_size)?;
         let side = cells.dim(1)?;
-        let grid = grid(side, pictures.device())?.broadcast_as((batch, side, side, 2))?;
+        let middles = cell_middles(side, pictures.device())?;
+        let grid = ((middles.reshape((1, side, side, 2))? * 2.0)? - 1.0)?;
+        let grid = grid.broadcast_as((batch, side, side, 2))?;
         let mut x = self.conv_in.forward(&Tensor::cat(&[&cells, &grid], 3)?)?;
         let mut skips = Vec::new();
         for stage in &self.down {
-            x = stage.forward(&x, Some(&condition))?;
+            x = stage.forward(&x, None)?;
             skips.push(x.clone());
         }
         skips.pop();
         for stage in &self.up {
             let Some(skip) = skips.pop() else { break };
-            let wide = ops::concat_channels(&ops::upsample_nearest2x(&x)?, &skip)?;
-            x = stage.forward(&wide, Some(&condition))?;
+            x = stage
+                .forward(&ops::concat_channels(&ops::upsample_nearest2x(&x)?, &skip)?, None)?;
         }
         let features = self.norm_out.forward_silu(&x)?;
-        // The query picks the features that the heads read: likeness cell by cell.
-        let gate = self.match_out.forward(&condition)?.reshape((batch, 1, 1, ()))?;
-        let heads = self.conv_out.forward(&features.broadcast_mul(&(gate + 1.0)?)?)?;
-        self.read(&heads.reshape((batch, side * side, OUTPUTS))?, side)
+        let raw = self.boxes_out.forward(&features.reshape((batch, side * side, ()))?)?;
+        let offset = (raw.narrow(2, 0, 2)?.tanh()? * (REACH / side as f64))?;
+        let size = candle_nn::ops::sigmoid(&raw.narrow(2, 2, 2)?.contiguous()?)?;
+        let boxes = Tensor::cat(&[&offset.broadcast_add(&middles)?, &size], 2)?;
+        Ok(Seen { features, boxes, side })
     }
 
-    fn condition(&self, queries: &Tensor, places: &Tensor) -> Result<Tensor> {
+    /// What is asked for, in the space of the cells. Queries are brought to length √E first, so
+    /// that their norm carries nothing.
+    ///
+    /// # Shapes
+    /// `(q, embed_dim)` → `(q, 2·match_dim)`.
+    fn keys(&self, queries: &Tensor) -> Result<Tensor> {
         let width = self.config.embed_dim as f64;
         let norm = queries.sqr()?.sum_keepdim(1)?.sqrt()?.maximum(1e-6)?;
         let unit = (queries.broadcast_div(&norm)? * width.sqrt())?;
-        let sum = (self.query_in.forward(&unit)? + self.place_in.forward(places)?)?;
-        let hidden = self.query_out.forward(&ops::silu(&sum)?)?;
-        ops::silu(&hidden)
+        self.query_out.forward(&ops::silu(&self.query_in.forward(&unit)?)?)
     }
 
-    fn read(&self, heads: &Tensor, side: usize) -> Result<LocatorOutput> {
-        let batch = heads.dim(0)?;
-        let head = |i: usize, n: usize| heads.narrow(2, i, n)?.contiguous();
-        // The centre may lie a little outside of its cell; sizes are parts of the side.
-        let offset = (head(2, 2)?.tanh()? / side as f64)?;
-        let middle = cell_middles(side, heads.device())?;
-        let centre = offset.broadcast_add(&middle)?;
-        let size = candle_nn::ops::sigmoid(&head(4, 2)?)?;
-        Ok(LocatorOutput {
-            mask_logits: head(0, 1)?.reshape((batch, side, side))?,
-            centre_logits: head(1, 1)?.reshape((batch, side * side))?,
-            boxes: Tensor::cat(&[&centre, &size], 2)?,
-        })
+    /// Asks for every query in every picture.
+    ///
+    /// # Shapes
+    /// `queries` `(q, embed_dim)`.
+    pub fn find(&self, seen: &Seen, queries: &Tensor) -> Result<Found> {
+        let (width, keys) = (self.config.match_dim, self.keys(queries)?);
+        let batch = seen.features.dim(0)?;
+        let features = seen.features.reshape((batch, seen.side * seen.side, ()))?;
+        let cells = self.cells_out.forward(&features)?;
+        let likeness = |start: usize| -> Result<Tensor> {
+            let part = |t: &Tensor, dim: usize| t.narrow(dim, start, width)?.contiguous();
+            let likeness = ops::linear(&part(&cells, 2)?, &part(&keys, 1)?, None)?;
+            (likeness * (1.0 / (width as f64).sqrt()))?.transpose(1, 2)?.contiguous()
+        };
+        Ok(Found { mask_logits: (likeness(0)? + MASK_BIAS)?, centre_logits: likeness(width)? })
     }
 
-    /// Looks at one picture of any size, squeezed to the square that the model takes.
+    /// Asks where a thing may go, in each picture another.
+    ///
+    /// # Shapes
+    /// `queries` `(b, embed_dim)`.
+    pub fn put(&self, seen: &Seen, queries: &Tensor) -> Result<Room> {
+        let condition = ops::silu(&self.keys(queries)?)?;
+        let x = self.put_block.forward(&seen.features, Some(&condition))?;
+        let features = self.put_norm.forward_silu(&x)?;
+        let cells = seen.side * seen.side;
+        let heads = self.put_out.forward(&features.reshape((x.dim(0)?, cells, ()))?)?;
+        let sizes = candle_nn::ops::sigmoid(&heads.narrow(2, 1, 2)?.contiguous()?)?;
+        Ok(Room { centre_logits: heads.narrow(2, 0, 1)?.squeeze(2)?.contiguous()?, sizes })
+    }
+
+    /// Looks at one picture of any size, squeezed to the square that the model takes, for an
+    /// answer whose centre lies in `area`.
     ///
     /// # Shapes
     /// `query` `(embed_dim)`.
-    pub fn locate(&self, picture: &RgbImage, query: &Tensor, place: u32) -> Result<Location> {
+    pub fn locate(
+        &self,
+        picture: &RgbImage,
+        query: &Tensor,
+        task: Task,
+        area: Area,
+    ) -> Result<Location> {
         let side = self.config.sample_size as u32;
         let square = resize(picture, (side, side), Filter::Bicubic);
-        let pictures = pixels(&square)?.unsqueeze(0)?;
-        let places = Tensor::new(&[place], &Device::Cpu)?;
-        let output = self.forward(&pictures, &query.unsqueeze(0)?, &places)?;
-        output.location(0)
+        let seen = self.see(&pixels(&square)?.unsqueeze(0)?)?;
+        let query = query.unsqueeze(0)?;
+        match task {
+            Task::Find => self.find(&seen, &query)?.location(&seen, (0, 0), area),
+            Task::Put => self.put(&seen, &query)?.location(&seen, 0, area),
+        }
     }
 }
 
-impl LocatorOutput {
-    /// The most probable answer for item `index` of the batch.
-    pub fn location(&self, index: usize) -> Result<Location> {
-        let side = self.mask_logits.dim(1)?;
-        let one = |t: &Tensor| t.narrow(0, index, 1)?.squeeze(0)?.to_dtype(DType::F32);
-        let probabilities = ops::softmax(&one(&self.centre_logits)?.unsqueeze(0)?)?;
-        let probabilities = &probabilities.flatten_all()?.to_vec1::<f32>()?;
-        // A centre on the border of two cells splits its probability: look at 3×3 sums.
-        let around = |cell: usize| -> f32 {
-            let (row, column) = (cell / side, cell % side);
-            let near = |at: usize| at.saturating_sub(1)..(at + 2).min(side);
-            near(row).flat_map(|r| near(column).map(move |c| probabilities[r * side + c])).sum()
-        };
-        let mut best = (0, f32::NEG_INFINITY);
-        for (cell, probability) in probabilities.iter().enumerate() {
-            let value = around(cell) + 1e-3 * probability;
-            if value > best.1 {
-                best = (cell, value);
-            }
+/// The cell with the highest probability, its neighbours included, among those of `area`: a centre
+/// on the border of two cells splits its probability.
+fn likeliest(centre_logits: &Tensor, side: usize, area: Area) -> Result<usize> {
+    let logits = centre_logits.to_dtype(DType::F32)?.unsqueeze(0)?;
+    let probabilities = ops::softmax(&logits)?.flatten_all()?.to_vec1::<f32>()?;
+    let around = |cell: usize| -> f32 {
+        let (row, column) = (cell / side, cell % side);
+        let near = |at: usize| at.saturating_sub(1)..(at + 2).min(side);
+        near(row).flat_map(|r| near(column).map(move |c| r * side + c)).map(|i| probabilities[i]).sum()
+    };
+    let mut best = (0, f32::NEG_INFINITY);
+    for (cell, inside) in area.cells(side).into_iter().enumerate() {
+        let value = around(cell) + 1e-3 * probabilities[cell];
+        if inside && value > best.1 {
+            best = (cell, value);
         }
-        let boxes = one(&self.boxes)?.to_vec2::<f32>()?;
-        let mut bbox = [0.0; 4];
-        if let Some(row) = boxes.get(best.0) {
-            bbox.iter_mut().zip(row).for_each(|(out, value)| *out = *value);
-        }
-        let mask = candle_nn::ops::sigmoid(&one(&self.mask_logits)?)?.flatten_all()?.to_vec1()?;
-        Ok(Location { bbox, mask, side, confidence: around(best.0) })
     }
+    Ok(best.0)
+}
+
+impl Found {
+    /// The answer for `(picture, query)`.
+    pub fn location(
+        &self,
+        seen: &Seen,
+        (picture, query): (usize, usize),
+        area: Area,
+    ) -> Result<Location> {
+        let one = |t: &Tensor| t.get(picture)?.get(query);
+        let cell = likeliest(&one(&self.centre_logits)?, seen.side, area)?;
+        let values = seen.boxes.get(picture)?.get(cell)?.to_vec1::<f32>()?;
+        let bbox = std::array::from_fn(|i| values.get(i).copied().unwrap_or_default());
+        let mask: Vec<f32> = candle_nn::ops::sigmoid(&one(&self.mask_logits)?)?.to_vec1()?;
+        let inside = box_cells(bbox, seen.side);
+        let surest = |most: f32, (value, inside): (&f32, bool)| most.max(value * f32::from(inside));
+        let confidence = mask.iter().zip(inside).fold(0.0, surest);
+        Ok(Location { bbox, mask, side: seen.side, confidence })
+    }
+}
+
+impl Room {
+    /// The answer for a picture of the batch.
+    pub fn location(&self, seen: &Seen, picture: usize, area: Area) -> Result<Location> {
+        let cell = likeliest(&self.centre_logits.get(picture)?, seen.side, area)?;
+        let size = self.sizes.get(picture)?.get(cell)?.to_vec1::<f32>()?;
+        let at = |index: usize| (index as f32 + 0.5) / seen.side as f32;
+        let (x, y) = (at(cell % seen.side), at(cell / seen.side));
+        let bbox = [x, y, size.first().copied().unwrap_or(0.3), size.get(1).copied().unwrap_or(0.3)];
+        let mask = box_cells(bbox, seen.side).into_iter().map(f32::from).collect();
+        Ok(Location { bbox, mask, side: seen.side, confidence: 1.0 })
+    }
+}
+
+/// Which cells have their middle in a box.
+fn box_cells([x, y, width, height]: [f32; 4], side: usize) -> Vec<bool> {
+    let span = |middle: f32, length: f32| [middle - length * 0.5, middle + length * 0.5];
+    Area { x: span(x, width), y: span(y, height) }.cells(side)
 }
 
 fn middles(side: usize) -> Vec<f32> {
     (0..side).map(|i| (i as f32 + 0.5) / side as f32).collect()
-}
-
-/// # Shapes
-/// → `(1, side, side, 2)`: x and y of each cell in ±1.
-fn grid(side: usize, device: &Device) -> Result<Tensor> {
-    (cell_middles(side, device)?.reshape((1, side, side, 2))? * 2.0)? - 1.0
 }
 
 /// # Shapes
@@ -289,23 +391,31 @@ mod tests {
             block_out_channels: vec![16, 24],
             layers_per_block: 1,
             embed_dim: 6,
-            condition_dim: 16,
-            num_places: 20,
+            match_dim: 8,
         }
     }
 
     #[test]
-    fn places_have_ids_of_their_own() {
-        let mut ids: Vec<u32> = [Task::Find, Task::Put]
-            .into_iter()
-            .flat_map(|task| {
-                let words = PLACES.iter().map(move |word| place_id(task, Some(word)).unwrap());
-                words.chain([place_id(task, None).unwrap()])
-            })
-            .collect();
-        ids.sort_unstable();
-        assert_eq!(ids, (0..20).collect::<Vec<u32>>());
-        assert_eq!(place_id(Task::Put, Some("beside")), None);
+    fn words_of_place_are_areas() {
+        let corner = Area::named("top-Right").unwrap();
+        assert!(corner.holds(0.8, 0.2) && !corner.holds(0.8, 0.8) && !corner.holds(0.2, 0.2));
+        assert!(Area::named("CENTER").unwrap().holds(0.5, 0.5));
+        assert_eq!(Area::named("beside"), None);
+        assert_eq!(Area::named("LEFT").unwrap().cells(2), [true, false, true, false]);
+    }
+
+    #[test]
+    fn an_answer_lies_in_the_area_that_was_asked_for() {
+        let (parameters, device) = (Parameters::new(5), Device::Cpu);
+        let locator = Locator::load(parameters.builder(&device), &config()).unwrap();
+        let picture = RgbImage::from_fn(50, 30, |x, y| image::Rgb([x as u8 * 5, y as u8 * 8, 99]));
+        let query = Generator::new(2).randn(6, &device).unwrap();
+        for word in ["LEFT", "RIGHT", "TOP", "BOTTOM-LEFT", "CENTER"] {
+            let area = Area::named(word).unwrap();
+            let location = locator.locate(&picture, &query, Task::Put, area).unwrap();
+            assert!(area.holds(location.bbox[0], location.bbox[1]), "{word} {location:?}");
+            assert!(location.mask.iter().any(|value| *value > 0.5));
+        }
     }
 
     #[test]
@@ -314,17 +424,20 @@ mod tests {
         let locator = Locator::load(parameters.builder(&device), &config()).unwrap();
         let mut generator = Generator::new(1);
         let pictures = generator.randn((2, 3, 32, 32), &device).unwrap();
-        let queries = generator.randn((2, 6), &device).unwrap();
-        let places = Tensor::new(&[0u32, 12], &device).unwrap();
-        let output = locator.forward(&pictures, &queries, &places).unwrap();
-        assert_eq!(output.mask_logits.dims(), [2, 8, 8]);
-        assert_eq!(output.boxes.dims(), [2, 64, 4]);
-        let longer = locator.forward(&pictures, &(&queries * 7.0).unwrap(), &places).unwrap();
-        let difference = (&longer.mask_logits - &output.mask_logits).unwrap().abs().unwrap();
+        let queries = generator.randn((3, 6), &device).unwrap();
+        let seen = locator.see(&pictures).unwrap();
+        let found = locator.find(&seen, &queries).unwrap();
+        assert_eq!(found.mask_logits.dims(), [2, 3, 64]);
+        assert_eq!(seen.boxes.dims(), [2, 64, 4]);
+        let longer = locator.find(&seen, &(&queries * 7.0).unwrap()).unwrap();
+        let difference = (&longer.mask_logits - &found.mask_logits).unwrap().abs().unwrap();
         assert!(difference.max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-4);
+        let room = locator.put(&seen, &queries.narrow(0, 0, 2).unwrap()).unwrap();
         let sum = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap();
-        let loss = (sum(&output.mask_logits) + sum(&output.centre_logits)).unwrap();
-        let loss = (loss + sum(&output.boxes)).unwrap();
+        let parts = [&found.mask_logits, &found.centre_logits, &seen.boxes, &room.sizes];
+        let loss = parts.iter().fold(sum(&room.centre_logits), |loss, part| {
+            (loss + sum(part)).unwrap()
+        });
         let gradients = loss.backward().unwrap();
         for (name, var) in parameters.named() {
             assert!(gradients.get(&var).is_some(), "{name} has no gradient");

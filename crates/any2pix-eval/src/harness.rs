@@ -200,7 +200,8 @@ enum RequestError {
 
 /// A refusal or failure counts as wrong in everything that would have been right or wrong.
 fn failed(mut sample: Sample, error: &AgentError) -> Sample {
-    let mut names = vec!["plan_right", "base_right", "operation_right", "objects_right"];
+    let mut names =
+        vec!["plan_right", "base_right", "operation_right", "objects_right", "names_right"];
     if ["add", "remove", "replace", "multi"].contains(&sample.kind.as_str()) {
         names.push("edit_right");
     }

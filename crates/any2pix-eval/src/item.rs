@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use any2pix_agent::EditOutcome;
 use any2pix_agent::outcome::{PlanReport, Rect, SubjectReport};
-use image::{GrayImage, RgbImage, imageops};
+use any2pix_encoders::judge;
+use image::{GrayImage, RgbImage};
 
 use crate::Result;
 use crate::metrics::{pixels, region::Frame, retrieval};
@@ -16,8 +17,6 @@ pub type Figures = BTreeMap<String, f64>;
 
 /// Shadows and soft edges around the mask belong to what was meant.
 const MASK_MARGIN: u32 = 2;
-/// The side of a crop over the longer side of what it shows.
-const CROP_ZOOM: f64 = 1.25;
 
 /// The pictures of an item.
 pub struct Truth {
@@ -41,15 +40,29 @@ fn same(a: &str, b: &str) -> bool {
     a.trim().eq_ignore_ascii_case(b.trim())
 }
 
-/// Whether every wanted object stands in the plan once, and nothing else does.
-///
-/// An object that training never showed has no name to expect; its reference is what counts.
-fn objects_match(expected: &[Subject], planned: &[&SubjectReport]) -> bool {
+/// Whether a planned object is the one that was meant, by its name.
+fn is_named(subject: &Subject, report: &SubjectReport) -> bool {
+    same(&subject.concept, &report.name) || (subject.familiarity == "unseen" && is_shown(subject, report))
+}
+
+/// Whether a planned object is the picture that was given for it.
+fn is_shown(subject: &Subject, report: &SubjectReport) -> bool {
+    subject.reference.is_some() && subject.reference == report.reference
+}
+
+/// What was meant: an object given as a picture is that picture, whatever the plan calls it.
+fn is_meant(subject: &Subject, report: &SubjectReport) -> bool {
+    let by_picture = subject.modality == "image" && is_shown(subject, report);
+    by_picture || is_named(subject, report)
+}
+
+/// Whether every expected object stands in the plan once, and nothing else does.
+fn objects_match(
+    expected: &[Subject],
+    planned: &[&SubjectReport],
+    fits: fn(&Subject, &SubjectReport) -> bool,
+) -> bool {
     let mut left: Vec<&SubjectReport> = planned.to_vec();
-    let fits = |subject: &Subject, report: &SubjectReport| {
-        let shown = subject.reference.is_some() && subject.reference == report.reference;
-        same(&subject.concept, &report.name) || (subject.familiarity == "unseen" && shown)
-    };
     expected.len() == planned.len()
         && expected.iter().all(|subject| {
             left.iter().position(|report| fits(subject, report)).map(|at| left.remove(at)).is_some()
@@ -64,12 +77,16 @@ fn role<'a>(plan: &'a PlanReport, role: &str) -> Vec<&'a SubjectReport> {
 pub fn plan_figures(item: &Item, plan: &PlanReport) -> Figures {
     let base = plan.base == item.base;
     let operation = same(&plan.operation, &item.operation);
-    let objects = objects_match(&item.wanted, &role(plan, "add"))
-        && objects_match(&item.unwanted, &role(plan, "remove"));
+    let match_all = |fits| {
+        objects_match(&item.wanted, &role(plan, "add"), fits)
+            && objects_match(&item.unwanted, &role(plan, "remove"), fits)
+    };
+    let objects = match_all(is_meant);
     let mut figures = Figures::new();
     yes(&mut figures, "base_right", base);
     yes(&mut figures, "operation_right", operation);
     yes(&mut figures, "objects_right", objects);
+    yes(&mut figures, "names_right", match_all(is_named));
     yes(&mut figures, "plan_right", base && operation && objects);
     figures
 }
@@ -114,18 +131,11 @@ pub fn region_figures(item: &Item, truth: &Truth, outcome: &EditOutcome) -> Figu
     figures
 }
 
-/// A square around `frame`, a little larger, inside the picture.
-pub fn crop(picture: &RgbImage, frame: &Frame) -> RgbImage {
-    let (width, height) = picture.dimensions();
-    let (scale_x, scale_y) = (f64::from(width), f64::from(height));
-    let [left, top, right, bottom] = frame.0;
-    let longer = ((right - left) * scale_x).max((bottom - top) * scale_y);
-    let side = (longer * CROP_ZOOM).clamp(4.0, scale_x.min(scale_y));
-    let (x, y) = frame.center();
-    let start = |middle: f64, whole: f64| (middle * whole - side / 2.0).clamp(0.0, whole - side);
-    let (x, y) = (start(x, scale_x).round() as u32, start(y, scale_y).round() as u32);
-    let side = (side.round() as u32).max(1);
-    imageops::crop_imm(picture, x, y, side.min(width - x), side.min(height - y)).to_image()
+/// A square around `frame`, as the judge learned to see things.
+fn crop(picture: &RgbImage, frame: &Frame) -> RgbImage {
+    let [left, top, right, bottom] = frame.0.map(|value| value as f32);
+    let (x, y) = ((left + right) * 0.5, (top + bottom) * 0.5);
+    judge::crop_around(picture, [x, y, right - left, bottom - top])
 }
 
 /// Where the wanted objects of an item are in a result: where the model put them, or the truth.

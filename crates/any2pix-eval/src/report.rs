@@ -13,6 +13,7 @@ use crate::{EvalError, Result};
 /// The columns of the table: what a row of `samples.jsonl` calls it, its heading, its decimals.
 const COLUMNS: &[(&str, &str, usize)] = &[
     ("plan_right", "plan", 2),
+    ("names_right", "names", 2),
     ("edit_right", "edit", 2),
     ("wanted_there", "wanted there", 2),
     ("unwanted_gone", "unwanted gone", 2),

@@ -18,6 +18,20 @@ pub struct SectionRule {
     pub values: Vec<String>,
 }
 
+/// The names that the objects of an answer may have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Any text, when it is empty.
+    pub known: Vec<String>,
+    /// Each of them at most once.
+    pub once: bool,
+}
+
+impl Names {
+    /// Any text.
+    pub const ANY: Self = Self { known: Vec::new(), once: false };
+}
+
 /// The form of an answer:
 /// `PREAMBLE(<base><video>|<base_null>)<im_gen_start><im_gen>[CAPTION]<video>SECTION*</s>`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -113,11 +127,13 @@ struct State {
     /// Bit per section without a slot that was written.
     used: u64,
     subjects: usize,
+    /// Which of the known names were written.
+    named: Vec<usize>,
 }
 
 impl State {
     fn enter(&self, place: Place) -> Self {
-        Self { place, text: String::new(), ..*self }
+        Self { place, text: String::new(), ..self.clone() }
     }
 
     fn push(&self, c: char) -> Self {
@@ -130,6 +146,7 @@ impl State {
 /// An answer in the making.
 pub struct PlanConstraint<'a> {
     grammar: &'a PlanGrammar,
+    names: &'a Names,
     preamble: Vec<char>,
     tokenizer: &'a Tokenizer,
     control: ControlTokens,
@@ -142,14 +159,20 @@ fn starts_with(whole: &str, start: &str) -> bool {
 
 impl<'a> PlanConstraint<'a> {
     /// At the beginning of an answer.
-    pub fn new(grammar: &'a PlanGrammar, preamble: &str, tokenizer: &'a Tokenizer) -> Self {
-        let start = if preamble.is_empty() { Place::Base } else { Place::Preamble };
+    pub fn new(
+        grammar: &'a PlanGrammar,
+        names: &'a Names,
+        preamble: &str,
+        tokenizer: &'a Tokenizer,
+    ) -> Self {
+        let place = if preamble.is_empty() { Place::Base } else { Place::Preamble };
         Self {
             grammar,
+            names,
             preamble: preamble.chars().collect(),
             tokenizer,
             control: tokenizer.control(),
-            state: State { place: start, text: String::new(), used: 0, subjects: 0 },
+            state: State { place, text: String::new(), used: 0, subjects: 0, named: Vec::new() },
         }
     }
 
@@ -234,12 +257,13 @@ impl<'a> PlanConstraint<'a> {
         let open = |index: usize| {
             let rule = &self.grammar.sections[index];
             if rule.slot {
-                state.subjects < self.grammar.max_subjects
+                state.subjects < self.grammar.max_subjects && self.has_names(state)
             } else {
                 state.used & (1 << index.min(63)) == 0
             }
         };
         let may_repeat = self.grammar.names_repeat
+            && self.names.known.is_empty()
             && state.subjects > 0
             && state.subjects < self.grammar.max_subjects;
         if c == ':' {
@@ -264,15 +288,44 @@ impl<'a> PlanConstraint<'a> {
         (is_key || is_name).then(|| state.push(c))
     }
 
+    /// The known names that may still be written.
+    fn open_names<'s>(&'s self, state: &'s State) -> impl Iterator<Item = (usize, &'s String)> {
+        let names = self.names.known.iter().enumerate();
+        names.filter(|(index, _)| !(self.names.once && state.named.contains(index)))
+    }
+
+    fn has_names(&self, state: &State) -> bool {
+        self.names.known.is_empty() || self.open_names(state).next().is_some()
+    }
+
     fn after_name(&self, state: &State, c: char) -> Option<State> {
+        let written = state.text.trim_start();
+        if c == ' ' && written.is_empty() {
+            return state.text.is_empty().then(|| state.push(c));
+        }
+        if !self.names.known.is_empty() {
+            return self.after_known_name(state, written, c);
+        }
         match c {
-            ':' if !state.text.trim().is_empty() => self.close_name(state),
-            ' ' if state.text.trim().is_empty() && !state.text.is_empty() => None,
+            ':' if !written.trim().is_empty() => self.close_name(state),
             _ if is_name_char(c) && state.text.chars().count() < self.grammar.max_name => {
                 Some(state.push(c))
             }
             _ => None,
         }
+    }
+
+    fn after_known_name(&self, state: &State, written: &str, c: char) -> Option<State> {
+        if c == ':' {
+            let mut names = self.open_names(state);
+            let (index, _) = names.find(|(_, name)| name.eq_ignore_ascii_case(written))?;
+            let mut next = self.close_name(state)?;
+            next.named.push(index);
+            return Some(next);
+        }
+        let longer = format!("{written}{c}");
+        let is_start = self.open_names(state).any(|(_, name)| starts_with(name, &longer));
+        is_start.then(|| state.push(c))
     }
 
     fn close_name(&self, state: &State) -> Option<State> {

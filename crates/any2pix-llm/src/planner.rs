@@ -8,7 +8,7 @@ use crate::chat_template::ChatTemplate;
 use crate::config::LlamaConfig;
 use crate::error::LlmError;
 use crate::generation::{Generation, GenerationConfig, Sampling, generate};
-use crate::grammar::{PlanConstraint, PlanGrammar};
+use crate::grammar::{Names, PlanConstraint, PlanGrammar};
 use crate::instruction::{Embedding, MediaKind, Piece};
 use crate::model::InstructAny2PixForCausalLM;
 use crate::plan::{EditPlan, References};
@@ -137,14 +137,16 @@ impl Planner {
         instruction: &[Piece],
         embeddings: &[Embedding],
     ) -> Result<EditPlan, LlmError> {
-        self.plan_with(instruction, embeddings, &mut Generator::new(0))
+        self.plan_with(instruction, embeddings, &Names::ANY, &mut Generator::new(0))
     }
 
-    /// [`Planner::plan`] with the generator that sampling draws from.
+    /// [`Planner::plan`] with the names that objects may have, and the generator that sampling
+    /// draws from.
     pub fn plan_with(
         &self,
         instruction: &[Piece],
         embeddings: &[Embedding],
+        names: &Names,
         generator: &mut Generator,
     ) -> Result<EditPlan, LlmError> {
         self.check(instruction, embeddings)?;
@@ -157,7 +159,7 @@ impl Planner {
                 context: self.llama.max_position_embeddings,
             });
         }
-        let answer = self.answer(&prompt, embeddings, longest, generator)?;
+        let answer = self.answer((&prompt, names), embeddings, longest, generator)?;
         let states = &answer.hidden_states;
         let slots = |step: usize| -> Result<Embedding, LlmError> {
             let embedding = self.model.predict(&states.narrow(0, step, 1)?)?;
@@ -201,7 +203,7 @@ impl Planner {
 
     fn answer(
         &self,
-        prompt: &Prompt,
+        (prompt, names): (&Prompt, &Names),
         embeddings: &[Embedding],
         max_new_tokens: usize,
         generator: &mut Generator,
@@ -224,8 +226,8 @@ impl Planner {
             eos_token_id: self.tokenizer.control().eos,
             sampling: self.sampling,
         };
-        let grammar = &self.config.plan_grammar;
-        let mut constraint = PlanConstraint::new(grammar, &self.template.preamble, &self.tokenizer);
+        let (grammar, preamble) = (&self.config.plan_grammar, &self.template.preamble);
+        let mut constraint = PlanConstraint::new(grammar, names, preamble, &self.tokenizer);
         generate(&self.model, &inputs_embeds, &config, &mut constraint, generator)
     }
 }

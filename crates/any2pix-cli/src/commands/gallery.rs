@@ -66,6 +66,7 @@ pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
                 let how = match picture.matte {
                     Matte::Alpha => "by its transparency",
                     Matte::PlainBackground => "from its plain background",
+                    Matte::StandsOut => "by what stands out in it",
                     Matte::SoftCentre => {
                         printer.warning(&format!(
                             "{from}: no plain background; a soft ellipse was taken from its middle"

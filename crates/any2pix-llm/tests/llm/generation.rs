@@ -1,7 +1,7 @@
 //! Decoding: cached, constrained, sampled.
 
 use any2pix_llm::generation::{Constraint, GenerationConfig, Sampling, Unconstrained, generate};
-use any2pix_llm::grammar::{PlanConstraint, PlanGrammar};
+use any2pix_llm::grammar::{Names, PlanConstraint, PlanGrammar};
 use any2pix_llm::llama::KvCache;
 use any2pix_llm::plan::ParsedAnswer;
 use any2pix_llm::{InstructAny2PixForCausalLM, LlamaConfig, LlmError, MediaKind, Piece, Planner};
@@ -110,7 +110,7 @@ fn a_constrained_answer_of_an_untrained_model_is_a_plan() {
             eos_token_id: 2,
             sampling: Sampling { temperature: 3.0, top_k: 0, top_p: 1.0 },
         };
-        let mut constraint = PlanConstraint::new(&grammar, preamble, &tokenizer);
+        let mut constraint = PlanConstraint::new(&grammar, &Names::ANY, preamble, &tokenizer);
         let embeds = model.llama.embed(&prompt).unwrap();
         let mut generator = Generator::new(seed);
         let answer = generate(&model, &embeds, &config, &mut constraint, &mut generator).unwrap();
@@ -145,13 +145,39 @@ fn the_grammar_takes_what_the_model_is_trained_to_write() {
     ] {
         let text = format!("Absolutely, its,{text}");
         let ids = tokenizer.encode_continuation(&tokenizer.trusted_segments(&text), true).unwrap();
-        let mut constraint = PlanConstraint::new(&grammar, "Absolutely, its,", &tokenizer);
-        let mut walked = true;
-        for id in ids {
-            walked &= constraint.allows(id);
-            constraint.advance(id);
-        }
-        assert_eq!(walked && constraint.is_complete(), accepted, "{text}");
+        assert_eq!(is_walked(&ids, &grammar, &Names::ANY, &tokenizer), accepted, "{text}");
+    }
+}
+
+/// Whether an answer is one that the grammar takes.
+fn is_walked(ids: &[u32], grammar: &PlanGrammar, names: &Names, tokenizer: &Tokenizer) -> bool {
+    let mut constraint = PlanConstraint::new(grammar, names, "Absolutely, its,", tokenizer);
+    let mut walked = true;
+    for &id in ids {
+        walked &= constraint.allows(id);
+        constraint.advance(id);
+    }
+    walked && constraint.is_complete()
+}
+
+#[test]
+fn known_names_are_the_only_ones_and_each_is_written_once() {
+    let (tokenizer, grammar) = (published(), playroom_like());
+    let names = Names { known: vec!["dog".into(), "fire truck".into()], once: true };
+    for (sections, accepted) in [
+        ("additions:dog:<video>.", true),
+        ("additions: fire truck:<video>.removals: dog:<video>.", true),
+        ("additions:cat:<video>.", false),
+        ("additions:do:<video>.", false),
+        ("additions:dog:<video>.removals:dog:<video>.", false),
+        ("additions:dog:<video>.additions:fire truck:<video>.removals:dog:<video>.", false),
+        ("operation:add.", true),
+    ] {
+        let text = format!(
+            "Absolutely, its,<base><video><im_gen_start><im_gen>[a dog]<video>{sections}</s>"
+        );
+        let ids = tokenizer.encode_continuation(&tokenizer.trusted_segments(&text), true).unwrap();
+        assert_eq!(is_walked(&ids, &grammar, &names, &tokenizer), accepted, "{sections}");
     }
 }
 

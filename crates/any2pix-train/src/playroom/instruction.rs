@@ -64,6 +64,10 @@ pub struct Template {
     held_out: bool,
 }
 
+/// Begins templates that came after the split was made: they follow all others of their family and
+/// are never held out, so that what was held out stays held out.
+const TRAINING_ONLY: &str = "+ ";
+
 /// All templates by family.
 #[derive(Clone, Debug)]
 pub struct Templates {
@@ -77,12 +81,13 @@ impl Templates {
             .iter()
             .map(|&(name, text)| {
                 let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
-                let held_out = held_out_templates(name, lines.len());
+                let candidates = lines.iter().filter(|line| !line.starts_with(TRAINING_ONLY));
+                let held_out = held_out_templates(name, candidates.count());
                 let templates = lines
                     .iter()
                     .enumerate()
                     .map(|(i, line)| Template {
-                        parts: parse(line),
+                        parts: parse(line.strip_prefix(TRAINING_ONLY).unwrap_or(line)),
                         held_out: held_out.contains(&i),
                     })
                     .collect();
@@ -318,7 +323,7 @@ mod tests {
         for (family, templates) in &Templates::load().families {
             assert!(templates.len() >= 30, "{family}: {}", templates.len());
             let held_out = templates.iter().filter(|template| template.held_out).count();
-            assert_eq!(held_out, templates.len() / 5, "{family}");
+            assert!(held_out >= 6 && held_out <= templates.len() / 5, "{family}");
             for template in templates {
                 let slots: Vec<&str> = template
                     .parts

@@ -1,5 +1,6 @@
 //! Words of place: where in a picture something shall be.
 
+use any2pix_encoders::locator::Area;
 use any2pix_nn::Generator;
 use serde::{Deserialize, Serialize};
 
@@ -73,40 +74,26 @@ impl Place {
         }
     }
 
-    /// Bounds of the centre, in parts of the side: x from, x to, y from, y to.
-    fn bounds(self) -> [f32; 4] {
-        let (near, middle, far) = ([0.0, 0.40], [0.36, 0.64], [0.60, 1.0]);
-        let any = [0.0, 1.0];
-        let join = |x: [f32; 2], y: [f32; 2]| [x[0], x[1], y[0], y[1]];
-        match self {
-            Self::Left => join(near, any),
-            Self::Right => join(far, any),
-            Self::Top => join(any, near),
-            Self::Bottom => join(any, far),
-            Self::Center => join(middle, middle),
-            Self::TopLeft => join(near, near),
-            Self::TopRight => join(far, near),
-            Self::BottomLeft => join(near, far),
-            Self::BottomRight => join(far, far),
-        }
+    /// Where the centre lies.
+    pub fn area(self) -> Area {
+        Area::named(self.word()).unwrap_or(Area::ANYWHERE)
     }
 
     /// Whether the middle of `bbox` lies in this part.
     pub fn holds(self, bbox: &BBox) -> bool {
         let (x, y) = bbox.centre();
-        let [left, right, top, bottom] = self.bounds();
-        (left..=right).contains(&x) && (top..=bottom).contains(&y)
+        self.area().holds(x, y)
     }
 
     /// A point in this part, scene pixels; away from its edges.
     pub fn sample(self, generator: &mut Generator) -> (f32, f32) {
         let side = SCENE_SIDE as f32;
-        let [left, right, top, bottom] = self.bounds();
-        let mut within = |low: f32, high: f32| {
+        let area = self.area();
+        let mut within = |[low, high]: [f32; 2]| {
             let (low, high) = (low.max(0.14), high.min(0.86));
             let rim = (high - low) * 0.12;
             generator.uniform_in(low + rim, high - rim) * side
         };
-        (within(left, right), within(top, bottom))
+        (within(area.x), within(area.y))
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use any2pix_nn::Generator;
-use image::RgbaImage;
+use image::{GrayImage, RgbaImage};
 use rayon::prelude::*;
 
 use super::catalogue::Habitat;
@@ -219,9 +219,19 @@ impl World {
         split: Split,
         generator: &mut Generator,
     ) -> Option<RgbaImage> {
+        Some(self.portrait(concept, split, generator)?.0)
+    }
+
+    /// A reference picture and the opacity of the cut-out in it.
+    pub fn portrait(
+        &self,
+        concept: &str,
+        split: Split,
+        generator: &mut Generator,
+    ) -> Option<(RgbaImage, GrayImage)> {
         let sprites = self.sprites(concept, split);
         let sprite = generator.choose(&sprites)?.picture.clone();
-        Some(compose::reference_picture(self, generator, split, &sprite))
+        Some(compose::portrait(self, generator, split, &sprite))
     }
 
     /// One edit of this split, of `kind` or of any kind; the same for the same generator.

@@ -1,4 +1,7 @@
 //! The judge: a classifier of crops of clean scenes, trained apart from all that it judges.
+//!
+//! It is an instrument, not a contestant: it is shown every cut-out of the world, held-out ones
+//! too, so that it can tell what stands in a result. The scenes that it judges it never saw.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -80,7 +83,7 @@ impl Source {
             }
         }
         // Cut-outs by concept, so that rare things are seen as often as frequent ones.
-        if let (Split::Train, Some(name)) = (split, generator.choose(&self.names))
+        if let Some(name) = generator.choose(&self.names)
             && let Some(picture) = self.world.reference_picture(name, split, generator)
             && let Some(class) = self.class(name)
         {
@@ -89,11 +92,13 @@ impl Source {
         crops
     }
 
-    fn batch(&self, size: usize, split: Split, generator: &mut Generator) -> Result<Batch> {
+    /// `size` crops of edits of either split.
+    fn batch(&self, size: usize, generator: &mut Generator) -> Result<Batch> {
         let kinds = [Kind::Add, Kind::Remove, Kind::Replace, Kind::Background];
         let (mut rows, mut classes) = (Vec::new(), Vec::new());
         while rows.len() < size {
             let kind = generator.choose(&kinds).copied();
+            let split = *generator.choose(&[Split::Train, Split::HeldOut]).unwrap_or(&Split::Train);
             let sample = self.world.sample(generator, split, kind);
             for (crop, class) in self.crops(&sample, split, generator) {
                 rows.push(pixels(&resize(&crop, (self.side, self.side), Filter::Bicubic))?);
@@ -127,7 +132,7 @@ impl JudgeRecipe {
         let source = Arc::new(Source { world, names, side: config.sample_size as u32 });
         let (maker, size) = (source.clone(), settings.batch);
         let batches = Prefetch::new(settings.seed, numbers.threads, 2, move |_, generator| {
-            maker.batch(size, Split::Train, generator)
+            maker.batch(size, generator)
         });
         let parameters = Parameters::new(settings.seed);
         let model = ObjectClassifier::load(parameters.builder(&Device::Cpu), &config)?;
@@ -158,7 +163,7 @@ impl Recipe for JudgeRecipe {
     fn evaluate(&mut self, generator: &mut Generator) -> Result<Vec<(String, f64)>> {
         let mut hits = [(0.0, 0.0); 2];
         for _ in 0..8 {
-            let (crops, classes) = self.source.batch(48, Split::HeldOut, generator)?;
+            let (crops, classes) = self.source.batch(48, generator)?;
             let seen = self.model.forward(&crops)?.argmax(D::Minus1)?.to_vec1::<u32>()?;
             for (seen, class) in seen.iter().zip(&classes) {
                 let figure = &mut hits[usize::from(*class as usize == self.model.nothing())];
@@ -168,8 +173,8 @@ impl Recipe for JudgeRecipe {
         }
         let rate = |(hits, count): (f64, f64)| hits / f64::max(count, 1.0);
         Ok(vec![
-            ("things of held-out scenes".to_string(), rate(hits[0])),
-            ("empty places of held-out scenes".to_string(), rate(hits[1])),
+            ("things of new scenes".to_string(), rate(hits[0])),
+            ("empty places of new scenes".to_string(), rate(hits[1])),
         ])
     }
 

@@ -2,10 +2,10 @@
 
 use any2pix_encoders::judge::crop_around;
 use any2pix_nn::{Generator, Hint};
-use image::{GrayImage, RgbImage};
+use image::{GrayImage, RgbImage, RgbaImage};
 
 use crate::TrainError;
-use crate::playroom::{BBox, ObjectSlot, PlayroomError, SCENE_SIDE};
+use crate::playroom::{BBox, PlayroomError, SCENE_SIDE};
 
 /// The world cannot be opened.
 pub fn no_world(error: PlayroomError) -> TrainError {
@@ -29,16 +29,22 @@ pub fn crop(picture: &RgbImage, bbox: &BBox, generator: &mut Generator) -> RgbIm
     crop_around(picture, [x, y, width * scale, height * scale])
 }
 
-/// Where a thing's pixels are: its opacity at `side`×`side` cells, 0 to 1, row by row.
-pub fn cells(object: &ObjectSlot, side: usize) -> Vec<f32> {
+/// The opacity of a cut-out where it stands in a scene.
+pub fn opacity(cutout: &RgbaImage, bbox: &BBox) -> GrayImage {
     let mut opacity = GrayImage::new(SCENE_SIDE, SCENE_SIDE);
-    for (x, y, pixel) in object.cutout.enumerate_pixels() {
-        let (x, y) = (object.bbox.x + x, object.bbox.y + y);
+    for (x, y, pixel) in cutout.enumerate_pixels() {
+        let (x, y) = (bbox.x + x, bbox.y + y);
         if x < SCENE_SIDE && y < SCENE_SIDE {
             opacity.get_pixel_mut(x, y)[0] = pixel[3];
         }
     }
-    let factor = SCENE_SIDE as usize / side.max(1);
+    opacity
+}
+
+/// How much of each of `side`×`side` cells is opaque, 0 to 1, row by row; the picture's side is a
+/// multiple of theirs.
+pub fn cells(opacity: &GrayImage, side: usize) -> Vec<f32> {
+    let factor = (opacity.width() as usize / side.max(1)).max(1);
     let mut sums = vec![0.0; side * side];
     for (x, y, pixel) in opacity.enumerate_pixels() {
         let (column, row) = (x as usize / factor, y as usize / factor);
@@ -47,6 +53,17 @@ pub fn cells(object: &ObjectSlot, side: usize) -> Vec<f32> {
         }
     }
     sums.iter().map(|sum| sum / (factor * factor) as f32).collect()
+}
+
+/// The box around what is more than half opaque: centre, width and height, in parts of the side.
+pub fn opaque_box(opacity: &GrayImage) -> Option<[f32; 4]> {
+    let solid = opacity.enumerate_pixels().filter(|(_, _, pixel)| pixel[0] > 127);
+    let bounds = solid.fold(None, |bounds: Option<[u32; 4]>, (x, y, _)| {
+        let [left, top, right, bottom] = bounds.unwrap_or([x, y, x + 1, y + 1]);
+        Some([left.min(x), top.min(y), right.max(x + 1), bottom.max(y + 1)])
+    });
+    let [left, top, right, bottom] = bounds?.map(|v| v as f32 / opacity.width() as f32);
+    Some([(left + right) * 0.5, (top + bottom) * 0.5, right - left, bottom - top])
 }
 
 /// Shared area over joint area of two boxes (centre, width, height).

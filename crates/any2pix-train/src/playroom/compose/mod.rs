@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use any2pix_nn::Generator;
-use image::{Rgba, RgbaImage, imageops};
+use image::{GrayImage, Luma, Rgba, RgbaImage, imageops};
 
 use super::augment;
 use super::instruction::{self, Filling, Role};
@@ -55,14 +55,14 @@ pub(super) fn sample(
     }
 }
 
-/// `sprite` as a reference in an edit of `split` would show it.
-pub(super) fn reference_picture(
+/// `sprite` as a reference in an edit of `split` would show it, and where it is in there.
+pub(super) fn portrait(
     world: &World,
     generator: &mut Generator,
     split: Split,
     sprite: &Arc<RgbaImage>,
-) -> RgbaImage {
-    Composer::new(world, generator, split, Kind::Add).reference_picture(sprite)
+) -> (RgbaImage, GrayImage) {
+    Composer::new(world, generator, split, Kind::Add).portrait(sprite)
 }
 
 /// A thing that was picked for an edit, and how it is referred to.
@@ -300,7 +300,7 @@ impl<'a> Composer<'a> {
         let media = match pick.modality {
             Modality::Text => None,
             Modality::Image => {
-                let picture = self.reference_picture(&entry.sprites[pick.sprite].picture);
+                let (picture, _) = self.portrait(&entry.sprites[pick.sprite].picture);
                 Some(self.attach(Media::Image { picture, concept: Some(entry.name.clone()) }))
             }
             Modality::Sound => pick.clip.map(|clip| {
@@ -339,8 +339,9 @@ impl<'a> Composer<'a> {
         }
     }
 
-    /// A cut-out as a reference: bare, on one colour, on a checker, or in a small photo.
-    fn reference_picture(&mut self, sprite: &Arc<RgbaImage>) -> RgbaImage {
+    /// A cut-out as a reference (bare, on one colour, on a checker, or in a small photo), and its
+    /// opacity there.
+    fn portrait(&mut self, sprite: &Arc<RgbaImage>) -> (RgbaImage, GrayImage) {
         const SIDE: u32 = 96;
         let size = self.generator.uniform_in(0.72, 0.98) * SIDE as f32;
         let (width, height) = fitted(sprite, size);
@@ -370,7 +371,11 @@ impl<'a> Composer<'a> {
         let left = self.generator.below((SIDE - width.min(SIDE) + 1) as usize);
         let top = self.generator.below((SIDE - height.min(SIDE) + 1) as usize);
         imageops::overlay(&mut canvas, &object, left as i64, top as i64);
-        canvas
+        let mut opacity = GrayImage::new(SIDE, SIDE);
+        for (x, y, pixel) in object.enumerate_pixels() {
+            opacity.put_pixel(left as u32 + x, top as u32 + y, Luma([pixel[3]]));
+        }
+        (canvas, opacity)
     }
 
     /// Ends the sample: draws it, says it, and puts its media into the order of appearance.
