@@ -9,6 +9,13 @@ use crate::planes::{Pixels, Plane, to_byte};
 /// the edit's.
 const CHANGE: (f32, f32) = (0.05, 0.14);
 
+/// What remains of a change of the whole picture counts as grain below the first number, as drawn
+/// above the second.
+const GRAIN: (f32, f32) = (0.12, 0.25);
+
+/// How deep the painter's outermost cells are, in parts of a picture's side.
+const BORDER: f32 = 1.0 / 14.0;
+
 /// A full-size picture that stands in the source, with its alpha.
 #[derive(Clone, Debug)]
 pub struct Layer {
@@ -87,15 +94,20 @@ pub fn stitch(picture: &mut RgbImage, painted: &Painted) {
 /// Puts the painter's change of the whole picture over `picture`, which keeps its detail.
 ///
 /// Around every place the change is a line in the colour that was there (darker, paler, less
-/// contrast) and a rest. The line is applied to the full-size pixels; the rest is added.
+/// contrast) and a rest. The line is applied to the full-size pixels; of the rest, what is strong
+/// enough to be meant (snow, strokes) is added, and the codec's grain is not.
 pub fn relight(picture: &mut RgbImage, before: &Pixels, after: &Pixels) {
     let channels: Vec<[Plane; 3]> =
         before.0.iter().zip(&after.0).map(|(before, after)| local_line(before, after)).collect();
     let whole = Rect { x: 0, y: 0, width: picture.width(), height: picture.height() };
     for_window(picture, whole, |_, _, u, v, pixel| {
+        // The painter's outermost cells see nothing beyond the picture: the next ones speak.
+        let (u, v) = (u.clamp(BORDER, 1.0 - BORDER), v.clamp(BORDER, 1.0 - BORDER));
         for (value, [slope, offset, rest]) in pixel.0.iter_mut().zip(&channels) {
             let source = f32::from(*value) / 255.0;
-            let change = slope.sample(u, v) * source + offset.sample(u, v) + rest.sample(u, v);
+            let rest = rest.sample(u, v);
+            let drawn = rest * smoothstep(GRAIN.0, GRAIN.1, rest.abs());
+            let change = slope.sample(u, v) * source + offset.sample(u, v) + drawn;
             *value = to_byte(source + change);
         }
     });
@@ -104,7 +116,7 @@ pub fn relight(picture: &mut RgbImage, before: &Pixels, after: &Pixels) {
 /// The change of a channel as a line in its value, fitted around each place: slope, offset, and
 /// what the line leaves.
 fn local_line(before: &Plane, after: &Plane) -> [Plane; 3] {
-    const RADIUS: usize = 3;
+    const RADIUS: usize = 6;
     const NOISE: f32 = 1e-3;
     let delta = after.zip(before, |after, before| after - before);
     let (mean, mean_delta) = (before.blurred(RADIUS), delta.blurred(RADIUS));

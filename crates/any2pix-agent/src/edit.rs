@@ -67,7 +67,7 @@ impl Playroom {
         inputs: &[Input],
         galleries: &[Gallery<'_>],
     ) -> Result<EditPlan, AgentError> {
-        let names = knowledge::names(request, &self.components, galleries)?;
+        let names = knowledge::names(request, inputs, &self.components, galleries)?;
         let piece = |segment: &Segment| match segment {
             Segment::Text(text) => Piece::Text(text.clone()),
             Segment::Reference(index) => Piece::Media(*index, inputs[*index].kind()),

@@ -9,6 +9,7 @@ use crate::components::Components;
 use crate::error::AgentError;
 use crate::gallery::Gallery;
 use crate::inputs::Input;
+use crate::progress::Stage;
 use crate::request::{EditRequest, Segment};
 use crate::run::Run;
 
@@ -41,10 +42,7 @@ impl Concept {
 
 /// What the model was trained on, and what its user's galleries add; nothing for a model that
 /// does not say what it knows.
-fn vocabulary(
-    components: &Components,
-    galleries: &[Gallery],
-) -> Result<Vec<Concept>, AgentError> {
+fn vocabulary(components: &Components, galleries: &[Gallery]) -> Result<Vec<Concept>, AgentError> {
     let mut concepts = components.concepts()?;
     if !concepts.is_empty() {
         let own = galleries.iter().flat_map(|gallery| &gallery.index.items);
@@ -57,31 +55,56 @@ fn vocabulary(
     Ok(concepts)
 }
 
-/// The names that a plan for `request` may use: those that its words say, each once; all known
-/// ones where a picture or a sound may be any of them. An instruction with a word that may be an
-/// object which nobody knows is left to the planner, so that it can be refused by that name.
+/// The names that a plan for `request` may use, each once: those that its words say, and those that
+/// its sounds and pictures are nearest to. An instruction with a word that may be an object which
+/// nobody knows is left to the planner, so that it can be refused by that name.
 pub fn names(
     request: &EditRequest,
+    inputs: &[Input],
     components: &Components,
     galleries: &[Gallery],
 ) -> Result<Names, AgentError> {
     let concepts = vocabulary(components, galleries)?;
-    let words = words_of(request);
-    let (said, has_others) = mentioned(&words, &concepts);
+    let (said, has_others) = mentioned(&words_of(request), &concepts);
     if has_others {
         return Ok(Names::ANY);
     }
-    let of = |concepts: &mut dyn Iterator<Item = &Concept>| -> Vec<String> {
-        let mut names: Vec<String> = concepts.map(|c| c.name.to_lowercase()).collect();
-        names.sort();
-        names.dedup();
-        names
-    };
-    // One reference is what is edited; further ones may be anything.
-    Ok(match request.references.len() {
-        0 | 1 => Names { known: of(&mut said.into_iter()), once: true },
-        _ => Names { known: of(&mut concepts.iter()), once: false },
-    })
+    let mut known: Vec<String> = said.iter().map(|concept| concept.name.to_lowercase()).collect();
+    known.extend(likely(inputs, components)?.iter().map(|name| name.to_lowercase()));
+    known.sort();
+    known.dedup();
+    Ok(Names { known, once: true })
+}
+
+/// What the model knows that is nearest to what is heard and shown, for each something else. One
+/// picture alone is what is edited.
+fn likely(inputs: &[Input], components: &Components) -> Result<Vec<String>, AgentError> {
+    let pictures = inputs.iter().filter(|input| input.picture().is_some()).count();
+    let is_asked = |input: &&Input| input.picture().is_none() || pictures > 1;
+    let asked: Vec<&Input> = inputs.iter().filter(is_asked).collect();
+    let concepts = components.concepts()?;
+    if asked.is_empty() || concepts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let planner = components.planner()?;
+    let ids = concepts.iter().map(|concept| planner.tokenizer().encode_text(&concept.name));
+    let ids = ids
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| AgentError::Planning { error: Box::new(error) })?;
+    let spoken = components
+        .imagebind()?
+        .encode_text(&ids)
+        .and_then(|rows| rows.to_vec2::<f32>())
+        .map_err(AgentError::compute(Stage::Plan))?;
+    let mut likely: Vec<String> = Vec::new();
+    for input in asked {
+        let free = spoken.iter().zip(&concepts).filter(|(_, c)| !likely.contains(&c.name));
+        let nearest = free
+            .map(|(row, concept)| (plan::cosine(row, &input.embedding), concept))
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        likely.extend(nearest.map(|(_, concept)| concept.name.clone()));
+    }
+    Ok(likely)
 }
 
 /// The concepts that `words` name, as they are written or, failing that, give or take a slip; and
@@ -223,12 +246,13 @@ fn distance(a: &str, b: &str) -> usize {
     rows[a.len()][b.len()]
 }
 
-/// What the user asked for: the planner's own word where it is none that the model knows, else
-/// the word that it passed over.
+/// What the user asked for: the planner's own word where the user said it and the model does not
+/// know it, else the word that the planner passed over.
 fn asked_for(subject: &Subject, words: &[String], concepts: &[Concept]) -> String {
     let name = subject.name.trim().to_lowercase();
     let is_known = concepts.iter().any(|c| c.words().any(|word| word.to_lowercase() == name));
-    let passed_over = unknown_word(words).filter(|_| is_known || name.is_empty());
+    let is_said = name.split(' ').all(|part| words.iter().any(|word| word == part));
+    let passed_over = unknown_word(words).filter(|_| is_known || !is_said);
     passed_over.unwrap_or(name)
 }
 
@@ -295,8 +319,7 @@ mod tests {
             plural: format!("{name}s"),
             synonyms: synonyms.iter().map(ToString::to_string).collect(),
         };
-        let concepts =
-            [concept("horse", &[]), concept("rooster", &["cock"]), concept("hand", &[])];
+        let concepts = [concept("horse", &[]), concept("rooster", &["cock"]), concept("hand", &[])];
         let look = |text: &str| {
             let words: Vec<String> = text.split(' ').map(str::to_string).collect();
             let (said, has_others) = mentioned(&words, &concepts);
@@ -306,6 +329,16 @@ mod tests {
         assert_eq!(look("stick a hrse into thhis image"), (vec!["horse".to_string()], false));
         assert_eq!(look("add a unicorn beside the horse"), (vec!["horse".to_string()], true));
         assert_eq!(look("make it night"), (vec![], false));
+    }
+
+    #[test]
+    fn a_refusal_uses_the_word_that_the_user_said() {
+        let words = ["remove", "the", "cup", "from"].map(str::to_string);
+        let subject =
+            |name: &str| Subject { name: name.into(), embedding: vec![], reference: None };
+        for planned in ["cup", "cupp", "horse", ""] {
+            assert_eq!(asked_for(&subject(planned), &words, &[]), "cup", "{planned}");
+        }
     }
 
     #[test]

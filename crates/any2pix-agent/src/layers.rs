@@ -1,9 +1,12 @@
 //! Cut-outs as layers: scaled, laid into windows, taken out of pictures.
 
+use any2pix_diffusion::exemplar::Holed;
+use any2pix_encoders::resize::{self, Filter};
+use any2pix_nn::Generator;
 use image::{RgbImage, RgbaImage, imageops};
 
 use crate::compose::Layer;
-use crate::locate::Region;
+use crate::locate::{self, Region};
 use crate::matting;
 use crate::outcome::Rect;
 use crate::planes::{Pixels, Plane, to_byte};
@@ -48,6 +51,40 @@ pub(crate) fn layer_in_window(layer: &Layer, window: Rect, side: usize) -> (Pixe
     };
     let channel = |c: usize| Plane::from_fn(side, side, |x, y| at(x, y, c));
     (Pixels([channel(0), channel(1), channel(2)]), channel(3))
+}
+
+/// Longest side at which a hole is filled; its detail is no finer.
+const FILLED_SIDE: u32 = 256;
+
+/// A window's hole, filled with patches of what surrounds it, as a layer as large as the window.
+///
+/// `hole` is over the window, at any resolution; what is half free is not trusted, since the rim
+/// of what was there may be in it.
+pub(crate) fn filled(
+    picture: &RgbImage,
+    window: Rect,
+    hole: &Plane,
+    generator: &mut Generator,
+) -> Layer {
+    let side = window.width.max(window.height).min(FILLED_SIDE);
+    let view = locate::cut(picture, window, side);
+    let hole = hole.resampled(side as usize, side as usize).map(|h| (h * 2.0).min(1.0));
+    let holed = Holed {
+        colours: view.pixels().map(|pixel| pixel.0.map(f32::from)).collect(),
+        hole: hole.values.iter().map(|value| *value > 0.02).collect(),
+        width: side as usize,
+    };
+    let colours = holed.complete(generator);
+    let bytes = colours.iter().flat_map(|colour| colour.map(|value| to_byte(value / 255.0)));
+    let filled = RgbImage::from_raw(side, side, bytes.collect()).unwrap_or(view);
+    let filled = resize::resize(&filled, (window.width, window.height), Filter::Bicubic);
+    let at = |value: u32, whole: u32| (value as f32 + 0.5) / whole as f32;
+    let image = RgbaImage::from_fn(window.width, window.height, |x, y| {
+        let [r, g, b] = filled.get_pixel(x, y).0;
+        let alpha = hole.sample(at(x, window.width), at(y, window.height));
+        image::Rgba([r, g, b, to_byte(alpha)])
+    });
+    Layer { image, x: i64::from(window.x), y: i64::from(window.y) }
 }
 
 /// What stands in a region of a picture, as far as its mask goes, to the nearest edges.

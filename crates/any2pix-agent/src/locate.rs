@@ -11,6 +11,9 @@ const THRESHOLD: f32 = 0.5;
 /// A thing may reach out of its rectangle by this part of the longer side.
 const RIM: f32 = 0.12;
 
+/// No side of an object is a smaller part of the picture.
+const SMALLEST_PART: f32 = 0.06;
+
 /// A region of the source.
 #[derive(Clone, Debug)]
 pub struct Region {
@@ -110,6 +113,20 @@ impl Rect {
     }
 }
 
+/// A box in parts of the picture (centre, width, height) as pixels inside of it.
+pub fn rect_of([x, y, w, h]: [f32; 4], (width, height): (u32, u32)) -> Rect {
+    let span = |centre: f32, length: f32, pixels: u32| {
+        let length = if length.is_finite() { length.clamp(SMALLEST_PART, 1.0) } else { 0.5 };
+        let half = length / 2.0;
+        let centre = if centre.is_finite() { centre.clamp(half, 1.0 - half) } else { 0.5 };
+        let start = ((centre - half) * pixels as f32).round() as u32;
+        let length = ((length * pixels as f32).round() as u32).max(1);
+        (start.min(pixels.saturating_sub(length)), length.min(pixels))
+    };
+    let ((x, width), (y, height)) = (span(x, w, width), span(y, h, height));
+    Rect { x, y, width, height }
+}
+
 /// The part of `picture` in `window`, at `side` pixels a side.
 pub fn cut(picture: &RgbImage, window: Rect, side: u32) -> RgbImage {
     let Rect { x, y, width, height } = window;
@@ -156,6 +173,19 @@ pub fn mask_in_window(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_box_becomes_pixels_inside_the_picture() {
+        assert_eq!(
+            rect_of([0.5, 0.5, 0.25, 0.5], (640, 320)),
+            Rect { x: 240, y: 80, width: 160, height: 160 }
+        );
+        for bbox in [[0.0, 1.0, 0.4, 0.4], [2.0, -3.0, 9.0, 0.0], [f32::NAN; 4]] {
+            let rect = rect_of(bbox, (640, 480));
+            assert!(rect.x + rect.width <= 640 && rect.y + rect.height <= 480, "{rect:?}");
+            assert!(rect.width > 20 && rect.height > 20, "{rect:?}");
+        }
+    }
 
     #[test]
     fn a_window_is_a_square_inside_the_picture() {

@@ -8,6 +8,7 @@ use any2pix_encoders::resize::{self, Filter};
 use candle_core::{DType, Device, Result, Tensor};
 use image::{DynamicImage, RgbImage, Rgba, RgbaImage, imageops};
 
+use crate::locate::{Region, rect_of};
 use crate::planes::{Pixels, Plane, to_byte};
 
 /// Longer side at which a reference is cut out; no window shows it larger.
@@ -92,8 +93,10 @@ fn stands_out(picture: &RgbImage, locator: &Locator) -> Result<Option<Plane>> {
     let anything = Tensor::zeros(locator.config().embed_dim, DType::F32, &Device::Cpu)?;
     let answer = locator.locate(picture, &anything, Task::Find, Area::ANYWHERE)?;
     let mask = Plane { width: answer.side, height: answer.side, values: answer.mask };
-    let share = mask.values.iter().filter(|value| **value >= 0.5).count() as f32
-        / mask.values.len() as f32;
+    let size = picture.dimensions();
+    let mask = Region::within(rect_of(answer.bbox, size), &mask, size).mask;
+    let share =
+        mask.values.iter().filter(|value| **value >= 0.5).count() as f32 / mask.values.len() as f32;
     let is_thing = answer.confidence >= SURE && THING.contains(&share);
     Ok(is_thing.then(|| followed(&mask, picture)))
 }
@@ -101,8 +104,8 @@ fn stands_out(picture: &RgbImage, locator: &Locator) -> Result<Option<Plane>> {
 /// A coarse mask over a picture drawn to the picture's edges (guided filter, He et al. 2010), at
 /// [`FOLLOWED_SIDE`] pixels on the longer side.
 pub(crate) fn followed(mask: &Plane, picture: &RgbImage) -> Plane {
-    const RADIUS: usize = 6;
-    const SMOOTH: f32 = 1e-3;
+    const RADIUS: usize = 4;
+    const SMOOTH: f32 = 1e-4;
     let scale = (FOLLOWED_SIDE / longer_side(picture) as f32).min(1.0);
     let side = |length: u32| ((length as f32 * scale).round() as u32).max(1);
     let (width, height) = (side(picture.width()), side(picture.height()));
@@ -122,7 +125,7 @@ pub(crate) fn followed(mask: &Plane, picture: &RgbImage) -> Plane {
         let line = slope.zip(channel, |s, v| s * v).zip(&offset, |line, offset| line + offset);
         sum = sum.zip(&line, |sum, line| sum + line / 3.0);
     }
-    sum.map(|value| ((value - 0.3) / 0.4).clamp(0.0, 1.0))
+    sum.map(|value| ((value - 0.25) / 0.3).clamp(0.0, 1.0))
 }
 
 fn is_near(a: &Rgba<u8>, b: &Rgba<u8>) -> bool {
@@ -223,13 +226,16 @@ mod tests {
     #[test]
     fn a_coarse_mask_follows_the_edges_of_the_picture() {
         let rgb = square_on(|_, _| Rgb([20, 40, 60]));
-        // Cells of ten pixels cannot say where the square of twelve ends.
-        let coarse = Plane::from_fn(4, 3, |x, y| f32::from((1..3).contains(&x) && y == 1));
+        // Cells of five pixels cannot say where the square of twelve ends.
+        let inside = |at: usize| (2..4).contains(&at);
+        let coarse = Plane::from_fn(8, 6, |x, y| f32::from(inside(x) && inside(y)));
         let mask = followed(&coarse, &rgb);
         assert_eq!((mask.width, mask.height), (40, 30));
-        let at = |x: isize, y: isize| mask.at(x, y);
-        assert!(at(16, 14) > 0.9 && at(20, 12) > 0.6, "{} {}", at(16, 14), at(20, 12));
-        assert!(at(27, 14) < 0.4 && at(2, 2) < 0.05, "{} {}", at(27, 14), at(2, 2));
+        for (x, y, least, most) in
+            [(16, 14, 0.9, 1.0), (20, 12, 0.5, 1.0), (23, 14, 0.0, 0.1), (2, 2, 0.0, 0.0)]
+        {
+            assert!((least..=most).contains(&mask.at(x, y)), "{x} {y}: {}", mask.at(x, y));
+        }
     }
 
     fn picture(rgb: RgbImage, rgba: Option<RgbaImage>) -> Picture {

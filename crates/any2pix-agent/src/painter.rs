@@ -1,7 +1,7 @@
 //! `Painter`: a window's pixels to latents, denoised under a condition, and back to pixels.
 
 use any2pix_diffusion::denoise::{Flow, NoisePredictor, denoise, first_step};
-use any2pix_diffusion::draft::{self, to_latent_mask};
+use any2pix_diffusion::draft::to_latent_mask;
 use any2pix_diffusion::guidance::ClassifierFreeGuidance;
 use any2pix_diffusion::inversion::{InversionConfig, invert};
 use any2pix_diffusion::ip_adapter::AdaptedUNet;
@@ -55,15 +55,6 @@ pub struct Painting {
     pub source: Pixels,
     /// The result.
     pub result: Pixels,
-}
-
-/// A picture whose hole is filled smoothly from its rim. What is half free is not trusted: the
-/// rim of what was there may be in it.
-pub fn filled(picture: &Pixels, hole: &Plane) -> Result<Pixels> {
-    let device = &Device::Cpu;
-    let (picture, hole) =
-        (picture.tensor(device)?, hole.map(|h| (h * 2.0).min(1.0)).tensor(device)?);
-    Pixels::from_tensor(&draft::paste(&picture, &draft::fill(&picture, &hole)?, &hole)?)
 }
 
 impl Painter {

@@ -1,6 +1,6 @@
 //! `Workbench`: one task of a plan, from where it happens to pixels in the picture.
 
-use ::image::{RgbImage, RgbaImage};
+use ::image::{RgbImage, RgbaImage, imageops};
 use any2pix_diffusion::source_decoder::PriorDeviations;
 use any2pix_encoders::image::{self, ImageLimits, Picture};
 use any2pix_encoders::locator::{Area, Task as Look};
@@ -20,7 +20,7 @@ use crate::layers;
 use crate::locate::{self, Region};
 use crate::matting::{self, Matte};
 use crate::outcome::{PlanReport, Rect, SubjectReport};
-use crate::painter::{self, Brief, Painter, Painting};
+use crate::painter::{Brief, Painter, Painting};
 use crate::planes::{Pixels, Plane};
 use crate::progress::Stage;
 use crate::run::Run;
@@ -33,8 +33,6 @@ const SURE: f32 = 0.3;
 const MARGIN: f32 = 0.12;
 /// Cells of the painter's picture over which a region fades out.
 const FEATHER: f32 = 6.0;
-/// No side of an object is a smaller part of the picture.
-const SMALLEST_PART: f32 = 0.06;
 
 /// Everything that a task needs.
 pub(crate) struct Workbench<'a> {
@@ -169,8 +167,13 @@ impl Workbench<'_> {
         }
     }
 
-    /// Where an object stands becomes a hole, filled from its rim; the window holds `also` too.
-    fn hole(&self, region: &Region, also: Rect, picture: &RgbImage) -> Result<Setting, AgentError> {
+    /// Where an object stands becomes a hole, filled from around it; the window holds `also` too.
+    fn hole(
+        &mut self,
+        region: &Region,
+        also: Rect,
+        picture: &RgbImage,
+    ) -> Result<Setting, AgentError> {
         let size = picture.dimensions();
         let window = self.window(region.rect.grown(MARGIN, size).united(&also), size);
         let hole = locate::mask_in_window(&region.mask, window, size, self.side())
@@ -178,16 +181,18 @@ impl Workbench<'_> {
             .dilated(4)
             .blurred(2);
         let source = self.view(picture, window);
-        let draft = painter::filled(&source, &hole).map_err(AgentError::compute(Stage::Locate))?;
         let brief = Brief {
+            draft: source.clone(),
             source,
-            draft,
+            drafted: Plane::filled(self.side(), self.side(), 0.0),
             region: hole.clone(),
-            drafted: hole,
             deviations: PriorDeviations::default(),
             condition: self.planned.condition.clone(),
         };
-        Ok(Setting { window, layer: None, brief })
+        let mut setting = Setting { window, layer: None, brief };
+        let filled = layers::filled(picture, window, &hole, &mut self.generator);
+        self.lay_over(filled, 1.0, &mut setting);
+        Ok(setting)
     }
 
     /// Where an object shall stand becomes a window.
@@ -291,7 +296,10 @@ impl Workbench<'_> {
         match self.reference(addition, run)? {
             Some(cut) if self.settings.strength > 0.0 => self.lay(&cut, rect, setting),
             // Nothing is known of what shall be there.
-            _ => setting.brief.deviations.reference = setting.brief.deviations.imagined,
+            _ => {
+                setting.brief.deviations.reference = setting.brief.deviations.imagined;
+                setting.layer = None;
+            }
         }
         Ok(())
     }
@@ -301,8 +309,13 @@ impl Workbench<'_> {
         let place = rect.fitted(cut.width(), cut.height());
         let image = layers::scaled(cut, place.width, place.height);
         let layer = Layer { image, x: i64::from(place.x), y: i64::from(place.y) };
+        self.lay_over(layer, self.settings.strength as f32, setting);
+    }
+
+    /// Lays a layer over a setting's draft and its other layers.
+    fn lay_over(&self, layer: Layer, strength: f32, setting: &mut Setting) {
         let (colours, alpha) = layers::layer_in_window(&layer, setting.window, self.side());
-        let alpha = alpha.map(|a| a * self.settings.strength as f32);
+        let alpha = alpha.map(|a| a * strength);
         let brief = &mut setting.brief;
         let over = |c: usize| {
             let colour = &colours.0[c];
@@ -312,8 +325,16 @@ impl Workbench<'_> {
         brief.draft = Pixels([over(0), over(1), over(2)]);
         brief.drafted = brief.drafted.zip(&alpha, f32::max);
         brief.region = brief.region.zip(&alpha.dilated(3).blurred(1), f32::max);
-        let is_followed = self.settings.strength >= 1.0;
-        setting.layer = (is_followed && self.settings.decoder == Decoder::Source).then_some(layer);
+        // Only what the painter starts from, and all of it, may be drawn at full size.
+        let is_followed = strength >= 1.0 && self.settings.decoder == Decoder::Source;
+        setting.layer = match setting.layer.take().filter(|_| is_followed) {
+            Some(mut under) => {
+                let (x, y) = (layer.x - under.x, layer.y - under.y);
+                imageops::overlay(&mut under.image, &layer.image, x, y);
+                Some(under)
+            }
+            None => is_followed.then_some(layer),
+        };
     }
 
     /// The cut-out that shows what an addition looks like: its own picture, else the gallery's.
@@ -345,15 +366,10 @@ impl Workbench<'_> {
         Ok(Some(self.cut(&picture, &subject_name, run)?))
     }
 
-    fn cut(
-        &self,
-        picture: &Picture,
-        name: &str,
-        run: &mut Run,
-    ) -> Result<RgbaImage, AgentError> {
+    fn cut(&self, picture: &Picture, name: &str, run: &mut Run) -> Result<RgbaImage, AgentError> {
         let locator = self.components.locator()?;
-        let (cut, matte) = matting::cut_out(picture, &locator)
-            .map_err(AgentError::compute(Stage::Locate))?;
+        let (cut, matte) =
+            matting::cut_out(picture, &locator).map_err(AgentError::compute(Stage::Locate))?;
         if matte == Matte::SoftCentre {
             run.warn(format!(
                 "nothing stands out in the picture of `{name}`; its middle was taken"
@@ -382,7 +398,7 @@ impl Workbench<'_> {
             run.warn(format!("`{}` is hard to find in the picture", subject.name));
         }
         let size = picture.dimensions();
-        let rect = rect_of(answer.bbox, size);
+        let rect = locate::rect_of(answer.bbox, size);
         let mask = Plane { width: answer.side, height: answer.side, values: answer.mask };
         Ok(Region::within(rect, &mask, size))
     }
@@ -425,38 +441,6 @@ impl Workbench<'_> {
         if let Some(row) = self.row(role, index) {
             row.region = Some(region);
             row.window = Some(window);
-        }
-    }
-}
-
-/// A box in parts of the picture (centre, width, height) as pixels inside of it.
-fn rect_of([x, y, w, h]: [f32; 4], (width, height): (u32, u32)) -> Rect {
-    let span = |centre: f32, length: f32, pixels: u32| {
-        let length = if length.is_finite() { length.clamp(SMALLEST_PART, 1.0) } else { 0.5 };
-        let half = length / 2.0;
-        let centre = if centre.is_finite() { centre.clamp(half, 1.0 - half) } else { 0.5 };
-        let start = ((centre - half) * pixels as f32).round() as u32;
-        let length = ((length * pixels as f32).round() as u32).max(1);
-        (start.min(pixels.saturating_sub(length)), length.min(pixels))
-    };
-    let ((x, width), (y, height)) = (span(x, w, width), span(y, h, height));
-    Rect { x, y, width, height }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_box_becomes_pixels_inside_the_picture() {
-        assert_eq!(
-            rect_of([0.5, 0.5, 0.25, 0.5], (640, 320)),
-            Rect { x: 240, y: 80, width: 160, height: 160 }
-        );
-        for bbox in [[0.0, 1.0, 0.4, 0.4], [2.0, -3.0, 9.0, 0.0], [f32::NAN; 4]] {
-            let rect = rect_of(bbox, (640, 480));
-            assert!(rect.x + rect.width <= 640 && rect.y + rect.height <= 480, "{rect:?}");
-            assert!(rect.width > 20 && rect.height > 20, "{rect:?}");
         }
     }
 }

@@ -14,24 +14,27 @@ pub fn fill(image: &Tensor, mask: &Tensor) -> Result<Tensor> {
     let device = image.device();
     let filled: Vec<Tensor> = (0..b)
         .map(|item| {
-            let mut plane = Plane {
-                values: image.get(item)?.flatten_all()?.to_vec1::<f32>()?,
-                weights: mask
-                    .get(item)?
-                    .flatten_all()?
-                    .to_vec1::<f32>()?
-                    .into_iter()
-                    .map(|m| 1.0 - m.clamp(0.0, 1.0))
-                    .collect(),
-                channels: c,
-                height: h,
-                width: w,
-            };
-            plane.fill();
-            Tensor::from_vec(plane.values, (1, c, h, w), &Device::Cpu)?.to_device(device)
+            let values = image.get(item)?.flatten_all()?.to_vec1::<f32>()?;
+            let unknown = mask.get(item)?.flatten_all()?.to_vec1::<f32>()?;
+            let known = unknown.into_iter().map(|m| 1.0 - m.clamp(0.0, 1.0)).collect();
+            let filled = fill_planes(values, known, c, w);
+            Tensor::from_vec(filled, (1, c, h, w), &Device::Cpu)?.to_device(device)
         })
         .collect::<Result<_>>()?;
     Tensor::cat(&filled, 0)
+}
+
+/// [`fill`] of `channels` planes one after the other, with how much is known of each position.
+pub(crate) fn fill_planes(
+    values: Vec<f32>,
+    weights: Vec<f32>,
+    channels: usize,
+    width: usize,
+) -> Vec<f32> {
+    let height = weights.len() / width.max(1);
+    let mut plane = Plane { values, weights, channels, height, width };
+    plane.fill();
+    plane.values
 }
 
 /// Lays a cut-out over pictures of the same size.

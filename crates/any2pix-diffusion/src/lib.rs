@@ -5,6 +5,7 @@ pub mod autoencoder_kl;
 pub mod denoise;
 pub mod draft;
 mod error;
+pub mod exemplar;
 pub mod gpt2;
 pub mod guidance;
 pub mod inversion;

@@ -315,7 +315,10 @@ fn likeliest(centre_logits: &Tensor, side: usize, area: Area) -> Result<usize> {
     let around = |cell: usize| -> f32 {
         let (row, column) = (cell / side, cell % side);
         let near = |at: usize| at.saturating_sub(1)..(at + 2).min(side);
-        near(row).flat_map(|r| near(column).map(move |c| r * side + c)).map(|i| probabilities[i]).sum()
+        near(row)
+            .flat_map(|r| near(column).map(move |c| r * side + c))
+            .map(|i| probabilities[i])
+            .sum()
     };
     let mut best = (0, f32::NEG_INFINITY);
     for (cell, inside) in area.cells(side).into_iter().enumerate() {
@@ -354,7 +357,8 @@ impl Room {
         let size = self.sizes.get(picture)?.get(cell)?.to_vec1::<f32>()?;
         let at = |index: usize| (index as f32 + 0.5) / seen.side as f32;
         let (x, y) = (at(cell % seen.side), at(cell / seen.side));
-        let bbox = [x, y, size.first().copied().unwrap_or(0.3), size.get(1).copied().unwrap_or(0.3)];
+        let bbox =
+            [x, y, size.first().copied().unwrap_or(0.3), size.get(1).copied().unwrap_or(0.3)];
         let mask = box_cells(bbox, seen.side).into_iter().map(f32::from).collect();
         Ok(Location { bbox, mask, side: seen.side, confidence: 1.0 })
     }
@@ -435,9 +439,8 @@ mod tests {
         let room = locator.put(&seen, &queries.narrow(0, 0, 2).unwrap()).unwrap();
         let sum = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap();
         let parts = [&found.mask_logits, &found.centre_logits, &seen.boxes, &room.sizes];
-        let loss = parts.iter().fold(sum(&room.centre_logits), |loss, part| {
-            (loss + sum(part)).unwrap()
-        });
+        let loss =
+            parts.iter().fold(sum(&room.centre_logits), |loss, part| (loss + sum(part)).unwrap());
         let gradients = loss.backward().unwrap();
         for (name, var) in parameters.named() {
             assert!(gradients.get(&var).is_some(), "{name} has no gradient");

@@ -250,3 +250,54 @@ fn broken_scales_are_clipped_with_a_warning() {
     assert_eq!(heard.channels[0][..3], [1.0, -1.0, 0.5]);
     assert_eq!(heard.warnings.len(), 1);
 }
+
+/// Two sines, 440 Hz left and 880 Hz right, 0.3 s at 22050 Hz, from other people's encoders.
+const TONES: [(&str, &[u8]); 3] = [
+    ("flac", include_bytes!("media/tone.flac")),
+    ("ogg", include_bytes!("media/tone.ogg")),
+    ("mp3", include_bytes!("media/tone.mp3")),
+];
+
+/// How often a second a channel crosses zero upwards, in its middle.
+fn pitch(samples: &[f32], rate: u32) -> f32 {
+    let middle = &samples[samples.len() / 4..samples.len() * 3 / 4];
+    let crossings = middle.windows(2).filter(|pair| pair[0] < 0.0 && pair[1] >= 0.0).count();
+    crossings as f32 * rate as f32 / middle.len() as f32
+}
+
+#[test]
+fn compressed_sounds_keep_channels_rate_and_pitch() {
+    for (name, bytes) in TONES {
+        let heard = hear(bytes).unwrap();
+        assert_eq!((heard.channels.len(), heard.sample_rate), (2, 22_050), "{name}");
+        assert!((0.29..0.42).contains(&heard.seconds()), "{name}: {}", heard.seconds());
+        for (channel, expected) in heard.channels.iter().zip([440.0, 880.0]) {
+            let found = pitch(channel, heard.sample_rate);
+            assert!((found - expected).abs() < 15.0, "{name}: {found} Hz, not {expected}");
+        }
+    }
+}
+
+#[test]
+fn cut_or_damaged_compressed_sounds_are_refused_or_heard_but_never_panic() {
+    for (name, bytes) in TONES {
+        for part in 1..16 {
+            let cut = &bytes[..bytes.len() * part / 16];
+            if let Err(error) = hear(cut) {
+                assert!(!error.to_string().contains('\n'), "{name}: {error}");
+            }
+            let mut damaged = bytes.to_vec();
+            let at = bytes.len() * part / 16;
+            damaged[at] ^= 0xff;
+            let _ = hear(&damaged);
+        }
+    }
+}
+
+#[test]
+fn a_picture_in_printing_colours_is_seen_in_its_own() {
+    let seen = see(include_bytes!("media/cmyk.jpg")).unwrap();
+    assert_eq!(seen.rgb.dimensions(), (48, 32));
+    let ([r, _, b], [r2, _, b2]) = (seen.rgb.get_pixel(24, 1).0, seen.rgb.get_pixel(24, 30).0);
+    assert!(r > 150 && b < 100 && r2 < 100 && b2 > 150, "{r} {b} {r2} {b2}");
+}

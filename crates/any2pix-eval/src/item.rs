@@ -42,7 +42,8 @@ fn same(a: &str, b: &str) -> bool {
 
 /// Whether a planned object is the one that was meant, by its name.
 fn is_named(subject: &Subject, report: &SubjectReport) -> bool {
-    same(&subject.concept, &report.name) || (subject.familiarity == "unseen" && is_shown(subject, report))
+    same(&subject.concept, &report.name)
+        || (subject.familiarity == "unseen" && is_shown(subject, report))
 }
 
 /// Whether a planned object is the picture that was given for it.

@@ -4,7 +4,9 @@ use any2pix_llm::generation::{Constraint, GenerationConfig, Sampling, Unconstrai
 use any2pix_llm::grammar::{Names, PlanConstraint, PlanGrammar};
 use any2pix_llm::llama::KvCache;
 use any2pix_llm::plan::ParsedAnswer;
-use any2pix_llm::{InstructAny2PixForCausalLM, LlamaConfig, LlmError, MediaKind, Piece, Planner};
+use any2pix_llm::{
+    InstructAny2PixForCausalLM, LlamaConfig, LlmError, MediaKind, Piece, Planner, Tokenizer,
+};
 use any2pix_nn::{Checkpoint, Generator, Parameters};
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
@@ -110,7 +112,8 @@ fn a_constrained_answer_of_an_untrained_model_is_a_plan() {
             eos_token_id: 2,
             sampling: Sampling { temperature: 3.0, top_k: 0, top_p: 1.0 },
         };
-        let mut constraint = PlanConstraint::new(&grammar, &Names::ANY, preamble, &tokenizer);
+        let names = Names::ANY;
+        let mut constraint = PlanConstraint::new(&grammar, &names, preamble, &tokenizer);
         let embeds = model.llama.embed(&prompt).unwrap();
         let mut generator = Generator::new(seed);
         let answer = generate(&model, &embeds, &config, &mut constraint, &mut generator).unwrap();

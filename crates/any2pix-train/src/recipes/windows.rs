@@ -2,6 +2,7 @@
 
 use any2pix_diffusion::PriorDeviations;
 use any2pix_diffusion::draft::{fill, paste};
+use any2pix_diffusion::exemplar::Holed;
 use any2pix_nn::Generator;
 use candle_core::{Device, Tensor};
 use image::{GrayImage, Rgb, RgbImage, RgbaImage, imageops};
@@ -166,7 +167,7 @@ fn local_window(sample: &Sample, reference: f32, generator: &mut Generator) -> R
     let mut draft = source.clone();
     let mut alpha = vec![0.0; AREA];
     if unwanted.is_some() {
-        draft = filled(&source, &region)?;
+        draft = filled(&source, &region, generator)?;
         alpha.clone_from(&region);
     }
     let laid = wanted.filter(|_| generator.chance(reference));
@@ -244,14 +245,37 @@ fn blur(mask: &mut [f32], radius: usize) {
     }
 }
 
-fn filled(picture: &RgbImage, hole: &[f32]) -> Result<RgbImage> {
+/// How often a hole is filled by patches of what surrounds it; otherwise it is filled smoothly.
+const BY_EXEMPLAR: f32 = 0.75;
+
+fn filled(picture: &RgbImage, hole: &[f32], generator: &mut Generator) -> Result<RgbImage> {
     let side = WINDOW as usize;
     // what is half free is not to be trusted: the rim of the unwanted thing may be there
     let mask: Vec<f32> = hole.iter().map(|v| (v * 2.0).min(1.0)).collect();
+    if generator.chance(BY_EXEMPLAR) {
+        return Ok(completed(picture, &mask, generator));
+    }
     let mask = Tensor::from_vec(mask, (1, 1, side, side), &Device::Cpu)?;
     let picture = to_tensor([picture])?;
     let smooth = paste(&picture, &fill(&picture, &mask)?, &mask)?;
     Ok(to_pictures(&smooth)?.remove(0))
+}
+
+fn completed(picture: &RgbImage, mask: &[f32], generator: &mut Generator) -> RgbImage {
+    let holed = Holed {
+        colours: picture.pixels().map(|p| p.0.map(f32::from)).collect(),
+        hole: mask.iter().map(|m| *m > 0.0).collect(),
+        width: WINDOW as usize,
+    };
+    let colours = holed.complete(generator);
+    let mut result = picture.clone();
+    for ((pixel, colour), mask) in result.pixels_mut().zip(colours).zip(mask) {
+        for c in 0..3 {
+            let mixed = f32::from(pixel[c]) * (1.0 - mask) + colour[c] * mask;
+            pixel[c] = (mixed + 0.5) as u8;
+        }
+    }
+    result
 }
 
 /// The wanted object's picture, at its own size, as the scene has it.
