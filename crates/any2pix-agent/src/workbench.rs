@@ -31,6 +31,11 @@ use crate::tasks::Task;
 const SURE: f32 = 0.3;
 /// A region grows by this part of its longer side: shadows and rims belong to an edit.
 const MARGIN: f32 = 0.12;
+/// From here on a place is taken to belong to what is removed: a rim that stays is worse than a
+/// little more that is filled.
+const BELONGS: f32 = 0.3;
+/// Pixels of the painter's picture by which a hole is larger than its thing.
+const RIM: usize = 6;
 /// Cells of the painter's picture over which a region fades out.
 const FEATHER: f32 = 6.0;
 
@@ -177,8 +182,8 @@ impl Workbench<'_> {
         let size = picture.dimensions();
         let window = self.window(region.rect.grown(MARGIN, size).united(&also), size);
         let hole = locate::mask_in_window(&region.mask, window, size, self.side())
-            .map(|value| f32::from(value > 0.35))
-            .dilated(4)
+            .map(|value| f32::from(value > BELONGS))
+            .dilated(RIM)
             .blurred(2);
         let source = self.view(picture, window);
         let brief = Brief {
