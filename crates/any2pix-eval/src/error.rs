@@ -31,6 +31,9 @@ pub enum EvalError {
     /// A component's weights cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// Whoever watches wanted no more.
+    #[error("stopped before the last item; nothing was written but pictures")]
+    Stopped,
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -43,11 +43,15 @@ pub struct Harness<'a> {
     pub out: PathBuf,
 }
 
-/// Is told about every item: how many are done, how many there are, and the item.
-pub type Tell<'a> = dyn FnMut(usize, usize, &Sample) + Send + 'a;
+/// Is told about every item: how many are done, how many there are, and the item; says whether to
+/// go on.
+pub type Tell<'a> = dyn FnMut(usize, usize, &Sample) -> bool + Send + 'a;
 
 impl Harness<'_> {
     /// Runs every item; the samples come in the order of the suite.
+    ///
+    /// # Errors
+    /// What a file or a model refuses, and [`EvalError::Stopped`].
     pub fn run(&self, system: &dyn System, tell: &mut Tell<'_>) -> Result<Vec<Sample>> {
         let pictures = self.out.join("outputs");
         fs::create_dir_all(&pictures).map_err(EvalError::io(&pictures))?;
@@ -62,8 +66,7 @@ impl Harness<'_> {
                 let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 done.0 += 1;
                 let count = done.0;
-                (done.1)(count, total, &sample);
-                Ok(sample)
+                if (done.1)(count, total, &sample) { Ok(sample) } else { Err(EvalError::Stopped) }
             })
             .collect()
     }

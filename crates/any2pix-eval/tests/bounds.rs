@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use any2pix_agent::outcome::{PlanReport, Rect, SubjectReport};
 use any2pix_agent::{AgentError, EditOutcome, EditRequest, EditSettings};
 use any2pix_eval::suite::{Item, Suite};
-use any2pix_eval::{Harness, Perception, Result, Sample, System, contact_sheet, report};
+use any2pix_eval::{EvalError, Harness, Perception, Result, Sample, System, contact_sheet, report};
 use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 use serde_json::{Value, json};
 
@@ -215,7 +215,14 @@ fn run(suite: &Suite, system: &dyn System, out: &Path) -> Vec<Sample> {
         out: out.to_path_buf(),
     };
     let mut told = 0;
-    let samples = harness.run(system, &mut |done, total, _| told += done + total).unwrap();
+    let samples = harness
+        .run(system, &mut |done, total, _| {
+            told += done + total;
+            true
+        })
+        .unwrap();
+    let stopped = harness.run(system, &mut |done, _, _| done < 2);
+    assert!(matches!(stopped, Err(EvalError::Stopped)));
     assert_eq!(told, (1 + 2 + 3 + 4) + 4 * 4);
     samples
 }

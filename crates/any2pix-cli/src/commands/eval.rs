@@ -7,6 +7,7 @@ use any2pix_eval::{EvalError, Eyes, Harness, Sample, Suite, contact_sheet, repor
 use serde_json::json;
 
 use crate::diagnostics::{Exit, Failure};
+use crate::interrupt;
 use crate::printer::Printer;
 
 /// How many items the contact sheet shows.
@@ -146,6 +147,7 @@ fn failure(error: EvalError) -> Failure {
         EvalError::Io { .. } => Exit::Storage,
         EvalError::Malformed { .. } => Exit::Refused,
         EvalError::Checkpoint(_) => Exit::Model,
+        EvalError::Stopped => interrupt::requested().unwrap_or(Exit::Interrupted),
         _ => Exit::Internal,
     };
     Failure::of(exit, &error)
@@ -168,6 +170,7 @@ fn playroom(args: &PlayroomArgs, printer: &Printer) -> Result<Exit, Failure> {
         let samples = harness.run(&model, &mut |done, total, sample: &Sample| {
             let state = sample.error.as_deref().unwrap_or("done");
             printer.note(&format!("{done}/{total} {} {}: {state}", sample.id, sample.kind));
+            interrupt::requested().is_none()
         })?;
         let table = report::write(out, &samples, &about)?;
         contact_sheet::write(&suite, &samples, out, SHOWN)?;
