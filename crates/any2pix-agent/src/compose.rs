@@ -119,14 +119,8 @@ fn local_line(before: &Plane, after: &Plane) -> [Plane; 3] {
     const RADIUS: usize = 6;
     const NOISE: f32 = 1e-3;
     let delta = after.zip(before, |after, before| after - before);
-    let (mean, mean_delta) = (before.blurred(RADIUS), delta.blurred(RADIUS));
-    let moment = before.zip(&delta, |b, d| b * d).blurred(RADIUS);
-    let covariance = moment.zip(&mean.zip(&mean_delta, |b, d| b * d), |m, product| m - product);
-    let square = before.map(|b| b * b).blurred(RADIUS);
-    let variance = square.zip(&mean, |square, mean| (square - mean * mean).max(0.0));
-    let slope = covariance.zip(&variance, |c, v| (c / (v + NOISE)).clamp(-1.0, 2.0));
-    let offset = mean_delta.zip(&slope.zip(&mean, |s, m| s * m), |d, line| d - line);
-    let line = slope.zip(before, |s, b| s * b).zip(&offset, |line, offset| line + offset);
+    let (slope, offset) = before.line_to(&delta, RADIUS, NOISE, -1.0..=2.0);
+    let line = before.through(&slope, &offset);
     let rest = delta.zip(&line, |delta, line| delta - line);
     [slope, offset, rest]
 }

@@ -12,7 +12,7 @@ use crate::conditioning::{self, Condition};
 use crate::error::AgentError;
 use crate::gallery::Gallery;
 use crate::inputs::{self, Input, row};
-use crate::knowledge;
+use crate::knowledge::{self, Vocabulary};
 use crate::outcome::{self, EditOutcome, PlanReport, SubjectReport};
 use crate::pipeline::Pipeline;
 use crate::progress::{Progress, Stage};
@@ -65,9 +65,9 @@ impl Playroom {
         &self,
         request: &EditRequest,
         inputs: &[Input],
-        galleries: &[Gallery<'_>],
+        vocabulary: &Vocabulary,
     ) -> Result<EditPlan, AgentError> {
-        let names = knowledge::names(request, inputs, &self.components, galleries)?;
+        let names = knowledge::names(request, inputs, &self.components, vocabulary)?;
         let piece = |segment: &Segment| match segment {
             Segment::Text(text) => Piece::Text(text.clone()),
             Segment::Reference(index) => Piece::Media(*index, inputs[*index].kind()),
@@ -119,8 +119,9 @@ impl Pipeline for Playroom {
         // 2. plan: instruction and embeddings become base, objects and the target's embedding
         let galleries = self.galleries(settings.gallery)?;
         let plan = run.stage(Stage::Plan, |run| {
-            let mut plan = self.plan(request, &inputs, &galleries)?;
-            knowledge::settle(&mut plan, request, &inputs, &self.components, &galleries, run)?;
+            let vocabulary = Vocabulary::open(&self.components, &galleries)?;
+            let mut plan = self.plan(request, &inputs, &vocabulary)?;
+            knowledge::settle(&mut plan, request, &inputs, &vocabulary, &galleries, run)?;
             Ok(plan)
         })?;
         // 3. refine: the prior cleans the target's embedding

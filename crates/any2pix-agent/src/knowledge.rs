@@ -1,7 +1,8 @@
 //! What a model knows by name: an object that it does not know is refused, not guessed.
 
+use std::ops::Range;
+
 use any2pix_llm::EditPlan;
-use any2pix_llm::grammar::Names;
 use any2pix_llm::plan::{self, Subject};
 use serde::Deserialize;
 
@@ -38,51 +39,73 @@ impl Concept {
             .chain(self.synonyms.iter().map(String::as_str))
             .filter(|word| !word.is_empty())
     }
+
+    /// `name` in lower case.
+    fn is_called(&self, name: &str) -> bool {
+        self.words().any(|word| word.to_lowercase() == name)
+    }
 }
 
-/// What the model was trained on, and what its user's galleries add; nothing for a model that
-/// does not say what it knows.
-fn vocabulary(components: &Components, galleries: &[Gallery]) -> Result<Vec<Concept>, AgentError> {
-    let mut concepts = components.concepts()?;
-    if !concepts.is_empty() {
-        let own = galleries.iter().flat_map(|gallery| &gallery.index.items);
-        concepts.extend(own.map(|item| Concept {
-            name: item.name.clone(),
-            plural: format!("{}s", item.name),
-            synonyms: Vec::new(),
-        }));
+/// What the model was trained on, and what galleries add; nothing for a model that does not say
+/// what it knows.
+pub struct Vocabulary {
+    concepts: Vec<Concept>,
+    /// How many of them, from the first, the model was trained on.
+    trained: usize,
+}
+
+impl Vocabulary {
+    /// Reads what the model says of itself, and adds the names of the galleries.
+    pub fn open(components: &Components, galleries: &[Gallery]) -> Result<Self, AgentError> {
+        let mut concepts = components.concepts()?;
+        let trained = concepts.len();
+        if trained > 0 {
+            let own = galleries.iter().flat_map(|gallery| &gallery.index.items);
+            concepts.extend(own.map(|item| Concept {
+                name: item.name.clone(),
+                plural: format!("{}s", item.name),
+                synonyms: Vec::new(),
+            }));
+        }
+        Ok(Self { concepts, trained })
     }
-    Ok(concepts)
+
+    fn trained(&self) -> &[Concept] {
+        &self.concepts[..self.trained]
+    }
 }
 
 /// The names that a plan for `request` may use, each once: those that its words say, and those that
-/// its sounds and pictures are nearest to. An instruction with a word that may be an object which
-/// nobody knows is left to the planner, so that it can be refused by that name.
+/// its sounds and pictures are nearest to. None, which lets the planner use any, for an instruction
+/// with a word that may be an object which nobody knows, so that it can be refused by that name.
 pub fn names(
     request: &EditRequest,
     inputs: &[Input],
     components: &Components,
-    galleries: &[Gallery],
-) -> Result<Names, AgentError> {
-    let concepts = vocabulary(components, galleries)?;
-    let (said, has_others) = mentioned(&words_of(request), &concepts);
+    vocabulary: &Vocabulary,
+) -> Result<Vec<String>, AgentError> {
+    let (said, has_others) = mentioned(&words_of(request), &vocabulary.concepts);
     if has_others {
-        return Ok(Names::ANY);
+        return Ok(Vec::new());
     }
-    let mut known: Vec<String> = said.iter().map(|concept| concept.name.to_lowercase()).collect();
-    known.extend(likely(inputs, components)?.iter().map(|name| name.to_lowercase()));
-    known.sort();
-    known.dedup();
-    Ok(Names { known, once: true })
+    let likely = likely(inputs, components, vocabulary.trained())?;
+    let mut names: Vec<String> =
+        said.into_iter().chain(likely).map(|concept| concept.name.to_lowercase()).collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
 }
 
-/// What the model knows that is nearest to what is heard and shown, for each something else. One
-/// picture alone is what is edited.
-fn likely(inputs: &[Input], components: &Components) -> Result<Vec<String>, AgentError> {
+/// What is nearest to what is heard and shown, for each something else. One picture alone is what
+/// is edited.
+fn likely<'a>(
+    inputs: &[Input],
+    components: &Components,
+    concepts: &'a [Concept],
+) -> Result<Vec<&'a Concept>, AgentError> {
     let pictures = inputs.iter().filter(|input| input.picture().is_some()).count();
     let is_asked = |input: &&Input| input.picture().is_none() || pictures > 1;
     let asked: Vec<&Input> = inputs.iter().filter(is_asked).collect();
-    let concepts = components.concepts()?;
     if asked.is_empty() || concepts.is_empty() {
         return Ok(Vec::new());
     }
@@ -96,15 +119,25 @@ fn likely(inputs: &[Input], components: &Components) -> Result<Vec<String>, Agen
         .encode_text(&ids)
         .and_then(|rows| rows.to_vec2::<f32>())
         .map_err(AgentError::compute(Stage::Plan))?;
-    let mut likely: Vec<String> = Vec::new();
+    let mut free: Vec<(&Vec<f32>, &Concept)> = spoken.iter().zip(concepts).collect();
+    let mut likely = Vec::new();
     for input in asked {
-        let free = spoken.iter().zip(&concepts).filter(|(_, c)| !likely.contains(&c.name));
-        let nearest = free
-            .map(|(row, concept)| (plan::cosine(row, &input.embedding), concept))
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        likely.extend(nearest.map(|(_, concept)| concept.name.clone()));
+        let alike = |index: &usize| plan::cosine(free[*index].0, &input.embedding);
+        let nearest = (0..free.len()).max_by(|a, b| alike(a).total_cmp(&alike(b)));
+        likely.extend(nearest.map(|index| free.remove(index).1));
     }
     Ok(likely)
+}
+
+/// Where `words` say `spoken`, word by word.
+fn places(words: &[String], spoken: &str, is_same: fn(&str, &str) -> bool) -> Vec<Range<usize>> {
+    let spoken = spoken.to_lowercase();
+    let spoken: Vec<&str> = spoken.split(' ').collect();
+    let windows = words.windows(spoken.len()).enumerate();
+    windows
+        .filter(|(_, said)| said.iter().zip(&spoken).all(|(said, known)| is_same(said, known)))
+        .map(|(start, said)| start..start + said.len())
+        .collect()
 }
 
 /// The concepts that `words` name, as they are written or, failing that, give or take a slip; and
@@ -113,30 +146,21 @@ fn mentioned<'a>(words: &[String], concepts: &'a [Concept]) -> (Vec<&'a Concept>
     let common: Vec<&str> = COMMON_WORDS.split_whitespace().collect();
     let mut is_open: Vec<bool> = words.iter().map(|word| word.chars().count() > 2).collect();
     let mut said = Vec::new();
-    let mut take = |is_same: &dyn Fn(&str, &str) -> bool, is_open: &mut Vec<bool>| {
+    let mut take = |is_same: fn(&str, &str) -> bool, is_open: &mut [bool]| {
         for concept in concepts {
-            for spoken in concept.words() {
-                let spoken: Vec<String> =
-                    spoken.to_lowercase().split(' ').map(str::to_string).collect();
-                for at in 0..(words.len() + 1).saturating_sub(spoken.len()) {
-                    let window = at..at + spoken.len();
-                    let mut pairs = words[window.clone()].iter().zip(&spoken);
-                    if is_open[window.clone()].iter().any(|open| *open)
-                        && pairs.all(|(said, known)| is_same(said, known))
-                    {
-                        is_open[window].fill(false);
-                        said.push(concept);
-                    }
+            for place in concept.words().flat_map(|spoken| places(words, spoken, is_same)) {
+                if is_open[place.clone()].contains(&true) {
+                    is_open[place].fill(false);
+                    said.push(concept);
                 }
             }
         }
     };
-    take(&|said, known| said == known, &mut is_open);
-    let is_common = |word: &str| common.contains(&word);
+    take(|said, known| said == known, &mut is_open);
     for (word, open) in words.iter().zip(&mut is_open) {
-        *open &= !is_common(word);
+        *open &= !common.contains(&word.as_str());
     }
-    take(&is_slip, &mut is_open);
+    take(is_slip, &mut is_open);
     let is_slip_of_common =
         |word: &str| common.iter().any(|common| common.len() > 3 && is_slip(word, common));
     let is_left = |(word, open): (&String, &bool)| *open && !is_slip_of_common(word);
@@ -151,26 +175,26 @@ pub fn settle(
     plan: &mut EditPlan,
     request: &EditRequest,
     inputs: &[Input],
-    components: &Components,
+    vocabulary: &Vocabulary,
     galleries: &[Gallery],
     run: &mut Run,
 ) -> Result<(), AgentError> {
-    let concepts = vocabulary(components, galleries)?;
+    let concepts = &vocabulary.concepts;
     if concepts.is_empty() {
         return Ok(());
     }
     let words = words_of(request);
     let mut left = unclaimed(plan, inputs.len());
     for subject in plan.additions.iter_mut().chain(&mut plan.removals) {
-        if subject.reference.is_some() || is_named(subject, &words, &concepts) {
+        if subject.reference.is_some() || is_named(subject, &words, concepts) {
             continue;
         }
         if let Some(reference) = take_nearest(&mut left, &subject.embedding, inputs) {
             subject.reference = Some(reference);
             continue;
         }
-        let asked = asked_for(subject, &words, &concepts);
-        let nearest = nearest(subject, &asked, &concepts, galleries);
+        let asked = asked_for(subject, &words, concepts);
+        let nearest = nearest(subject, &asked, concepts, galleries);
         if !request.settings.force {
             return Err(AgentError::UnknownObject { name: asked, nearest });
         }
@@ -212,13 +236,8 @@ fn words_of(request: &EditRequest) -> Vec<String> {
 /// slip of the pen.
 fn is_named(subject: &Subject, words: &[String], concepts: &[Concept]) -> bool {
     let name = subject.name.trim().to_lowercase();
-    let of_name = concepts.iter().filter(|c| c.words().any(|word| word.to_lowercase() == name));
-    of_name.flat_map(Concept::words).any(|spoken| {
-        let spoken: Vec<String> = spoken.to_lowercase().split(' ').map(str::to_string).collect();
-        words
-            .windows(spoken.len())
-            .any(|said| said.iter().zip(&spoken).all(|(said, known)| is_slip(said, known)))
-    })
+    let of_name = concepts.iter().filter(|concept| concept.is_called(&name));
+    of_name.flat_map(Concept::words).any(|spoken| !places(words, spoken, is_slip).is_empty())
 }
 
 /// Equal, or one edit apart for words of four letters, two for words of eight.
@@ -250,7 +269,7 @@ fn distance(a: &str, b: &str) -> usize {
 /// know it, else the word that the planner passed over.
 fn asked_for(subject: &Subject, words: &[String], concepts: &[Concept]) -> String {
     let name = subject.name.trim().to_lowercase();
-    let is_known = concepts.iter().any(|c| c.words().any(|word| word.to_lowercase() == name));
+    let is_known = concepts.iter().any(|concept| concept.is_called(&name));
     let is_said = name.split(' ').all(|part| words.iter().any(|word| word == part));
     let passed_over = unknown_word(words).filter(|_| is_known || !is_said);
     passed_over.unwrap_or(name)

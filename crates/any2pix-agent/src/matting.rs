@@ -111,18 +111,10 @@ pub(crate) fn followed(mask: &Plane, picture: &RgbImage) -> Plane {
     let (width, height) = (side(picture.width()), side(picture.height()));
     let guide = Pixels::from_rgb(&resize::resize(picture, (width, height), Filter::Bicubic));
     let mask = mask.resampled(width as usize, height as usize);
-    let mean = mask.blurred(RADIUS);
     let mut sum = Plane::filled(width as usize, height as usize, 0.0);
     for channel in &guide.0 {
-        let middle = channel.blurred(RADIUS);
-        let square = channel.map(|v| v * v).blurred(RADIUS);
-        let both = channel.zip(&mask, |v, m| v * m).blurred(RADIUS);
-        let covariance = both.zip(&middle.zip(&mean, |v, m| v * m), |both, product| both - product);
-        let variance = square.zip(&middle, |square, v| (square - v * v).max(0.0));
-        let slope = covariance.zip(&variance, |c, v| c / (v + SMOOTH));
-        let offset = mean.zip(&slope.zip(&middle, |s, v| s * v), |m, line| m - line);
-        let (slope, offset) = (slope.blurred(RADIUS), offset.blurred(RADIUS));
-        let line = slope.zip(channel, |s, v| s * v).zip(&offset, |line, offset| line + offset);
+        let (slope, offset) = channel.line_to(&mask, RADIUS, SMOOTH, f32::MIN..=f32::MAX);
+        let line = channel.through(&slope.blurred(RADIUS), &offset.blurred(RADIUS));
         sum = sum.zip(&line, |sum, line| sum + line / 3.0);
     }
     sum.map(|value| ((value - 0.25) / 0.3).clamp(0.0, 1.0))

@@ -51,8 +51,6 @@ pub struct Brief {
 pub struct Painting {
     /// The draft, through the codec.
     pub draft: Pixels,
-    /// The source, through the codec.
-    pub source: Pixels,
     /// The result.
     pub result: Pixels,
 }
@@ -109,10 +107,8 @@ impl Painter {
             }
         };
         run.stage(Stage::Decode, |_| {
-            let decode = || {
-                let (source, draft) = (self.pixels(&source)?, self.pixels(&draft)?);
-                Ok(Painting { draft, source, result: self.pixels(&latents)? })
-            };
+            let decode =
+                || Ok(Painting { draft: self.pixels(&draft)?, result: self.pixels(&latents)? });
             let painting: Painting = decode().map_err(AgentError::compute(Stage::Decode))?;
             if painting.result.is_finite() {
                 Ok(painting)

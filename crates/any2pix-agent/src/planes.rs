@@ -1,5 +1,7 @@
 //! `Plane` and `Pixels`: small float rasters at the painter's resolution, sampled at any other.
 
+use std::ops::RangeInclusive;
+
 use candle_core::{DType, Device, Result, Tensor};
 use image::{Rgb, RgbImage};
 
@@ -84,6 +86,31 @@ impl Plane {
         let count = (2 * radius + 1) as f32;
         let mean = |plane: &Self| plane.separable(radius, |values| values.sum::<f32>() / count);
         mean(&mean(self))
+    }
+
+    /// The line in this plane's values that is nearest to `other`'s around each place: slope and
+    /// offset. `noise` is the variance that says nothing yet.
+    pub fn line_to(
+        &self,
+        other: &Self,
+        radius: usize,
+        noise: f32,
+        slopes: RangeInclusive<f32>,
+    ) -> (Self, Self) {
+        let (mean, mean_other) = (self.blurred(radius), other.blurred(radius));
+        let moment = self.zip(other, |a, b| a * b).blurred(radius);
+        let covariance = moment.zip(&mean.zip(&mean_other, |a, b| a * b), |m, product| m - product);
+        let square = self.map(|a| a * a).blurred(radius);
+        let variance = square.zip(&mean, |square, mean| (square - mean * mean).max(0.0));
+        let slope = covariance
+            .zip(&variance, |c, v| (c / (v + noise)).clamp(*slopes.start(), *slopes.end()));
+        let offset = mean_other.zip(&slope.zip(&mean, |s, m| s * m), |other, line| other - line);
+        (slope, offset)
+    }
+
+    /// The values through a line: one slope and one offset each.
+    pub fn through(&self, slope: &Self, offset: &Self) -> Self {
+        slope.zip(self, |s, value| s * value).zip(offset, |line, offset| line + offset)
     }
 
     /// The largest value within squares of side `2 * radius + 1`.

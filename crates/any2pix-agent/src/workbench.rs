@@ -113,7 +113,7 @@ impl Workbench<'_> {
         let painting = painter.paint(&brief, self.settings, &mut self.generator, run)?;
         run.stage(Stage::Compose, |_| {
             if self.settings.compose {
-                let Painting { draft: before, result: after, .. } = painting;
+                let Painting { draft: before, result: after } = painting;
                 let Brief { region, drafted, .. } = brief;
                 let painted = Painted { window, before, after, region, drafted, layer };
                 compose::stitch(&mut picture, &painted);
@@ -136,7 +136,7 @@ impl Workbench<'_> {
         let painting = painter.paint(&brief, self.settings, &mut self.generator, run)?;
         run.stage(Stage::Compose, |_| {
             if self.settings.compose {
-                compose::relight(&mut picture, &painting.source, &painting.result);
+                compose::relight(&mut picture, &painting.draft, &painting.result);
             } else {
                 compose::paste(&mut picture, whole, &painting.result);
             }

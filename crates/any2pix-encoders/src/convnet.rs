@@ -81,13 +81,12 @@ pub(crate) struct StageConfig {
     pub(crate) in_channels: usize,
     pub(crate) out_channels: usize,
     pub(crate) blocks: usize,
-    pub(crate) condition: usize,
     pub(crate) down: bool,
 }
 
 impl Stage {
     pub(crate) fn load(vb: VarBuilder, config: StageConfig) -> Result<Self> {
-        let StageConfig { in_channels, out_channels, blocks, condition, down } = config;
+        let StageConfig { in_channels, out_channels, blocks, down } = config;
         let down = if down {
             Some(Conv2d::load(vb.pp("down"), in_channels, out_channels, DOWN)?)
         } else {
@@ -97,7 +96,7 @@ impl Stage {
         let blocks = (0..blocks)
             .map(|i| {
                 let channels = if i == 0 { first } else { out_channels };
-                ResBlock::load(vb.pp(format!("blocks.{i}")), channels, out_channels, condition)
+                ResBlock::load(vb.pp(format!("blocks.{i}")), channels, out_channels, 0)
             })
             .collect::<Result<_>>()?;
         Ok(Self { down, blocks })
@@ -105,13 +104,13 @@ impl Stage {
 
     /// # Shapes
     /// `x` `(b, h, w, in)` → `(b, h, w, out)`, or half of h and w.
-    pub(crate) fn forward(&self, x: &Tensor, condition: Option<&Tensor>) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = match &self.down {
             Some(down) => down.forward(x)?,
             None => x.clone(),
         };
         for block in &self.blocks {
-            x = block.forward(&x, condition)?;
+            x = block.forward(&x, None)?;
         }
         Ok(x)
     }

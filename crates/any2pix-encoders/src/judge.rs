@@ -51,7 +51,6 @@ impl ObjectClassifier {
                 in_channels: if i == 0 { first } else { channels[i - 1] },
                 out_channels,
                 blocks: config.layers_per_block,
-                condition: 0,
                 down: i > 0,
             };
             stages.push(Stage::load(vb.pp(format!("down_blocks.{i}")), stage)?);
@@ -80,7 +79,7 @@ impl ObjectClassifier {
     pub fn forward(&self, crops: &Tensor) -> Result<Tensor> {
         let mut x = self.conv_in.forward(&space_to_depth(crops, self.config.patch_size)?)?;
         for stage in &self.stages {
-            x = stage.forward(&x, None)?;
+            x = stage.forward(&x)?;
         }
         let features = self.norm_out.forward_silu(&x)?;
         let (b, h, w, c) = features.dims4()?;

@@ -174,18 +174,18 @@ impl Locator {
         let Some(&first) = channels.first() else {
             candle_core::bail!("block_out_channels must name at least one stage");
         };
-        let (blocks, condition) = (config.layers_per_block, 0);
+        let blocks = config.layers_per_block;
         let stem = 3 * config.patch_size * config.patch_size + 2;
         let mut down = Vec::new();
         for (i, &out_channels) in channels.iter().enumerate() {
             let in_channels = if i == 0 { first } else { channels[i - 1] };
-            let stage = StageConfig { in_channels, out_channels, blocks, condition, down: i > 0 };
+            let stage = StageConfig { in_channels, out_channels, blocks, down: i > 0 };
             down.push(Stage::load(vb.pp(format!("down_blocks.{i}")), stage)?);
         }
         let mut up = Vec::new();
         for (i, pair) in channels.windows(2).rev().enumerate() {
             let (in_channels, out_channels) = (pair[0] + pair[1], pair[0]);
-            let stage = StageConfig { in_channels, out_channels, blocks, condition, down: false };
+            let stage = StageConfig { in_channels, out_channels, blocks, down: false };
             up.push(Stage::load(vb.pp(format!("up_blocks.{i}")), stage)?);
         }
         let both = 2 * config.match_dim;
@@ -224,14 +224,13 @@ impl Locator {
         let mut x = self.conv_in.forward(&Tensor::cat(&[&cells, &grid], 3)?)?;
         let mut skips = Vec::new();
         for stage in &self.down {
-            x = stage.forward(&x, None)?;
+            x = stage.forward(&x)?;
             skips.push(x.clone());
         }
         skips.pop();
         for stage in &self.up {
             let Some(skip) = skips.pop() else { break };
-            x = stage
-                .forward(&ops::concat_channels(&ops::upsample_nearest2x(&x)?, &skip)?, None)?;
+            x = stage.forward(&ops::concat_channels(&ops::upsample_nearest2x(&x)?, &skip)?)?;
         }
         let features = self.norm_out.forward_silu(&x)?;
         let raw = self.boxes_out.forward(&features.reshape((batch, side * side, ()))?)?;

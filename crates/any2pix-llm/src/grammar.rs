@@ -18,20 +18,6 @@ pub struct SectionRule {
     pub values: Vec<String>,
 }
 
-/// The names that the objects of an answer may have.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
-    /// Any text, when it is empty.
-    pub known: Vec<String>,
-    /// Each of them at most once.
-    pub once: bool,
-}
-
-impl Names {
-    /// Any text.
-    pub const ANY: Self = Self { known: Vec::new(), once: false };
-}
-
 /// The form of an answer:
 /// `PREAMBLE(<base><video>|<base_null>)<im_gen_start><im_gen>[CAPTION]<video>SECTION*</s>`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -146,7 +132,7 @@ impl State {
 /// An answer in the making.
 pub struct PlanConstraint<'a> {
     grammar: &'a PlanGrammar,
-    names: &'a Names,
+    names: &'a [String],
     preamble: Vec<char>,
     tokenizer: &'a Tokenizer,
     control: ControlTokens,
@@ -158,10 +144,11 @@ fn starts_with(whole: &str, start: &str) -> bool {
 }
 
 impl<'a> PlanConstraint<'a> {
-    /// At the beginning of an answer.
+    /// At the beginning of an answer whose objects have `names`, each at most once; any names, when
+    /// there are none.
     pub fn new(
         grammar: &'a PlanGrammar,
-        names: &'a Names,
+        names: &'a [String],
         preamble: &str,
         tokenizer: &'a Tokenizer,
     ) -> Self {
@@ -263,7 +250,7 @@ impl<'a> PlanConstraint<'a> {
             }
         };
         let may_repeat = self.grammar.names_repeat
-            && self.names.known.is_empty()
+            && self.names.is_empty()
             && state.subjects > 0
             && state.subjects < self.grammar.max_subjects;
         if c == ':' {
@@ -290,12 +277,11 @@ impl<'a> PlanConstraint<'a> {
 
     /// The known names that may still be written.
     fn open_names<'s>(&'s self, state: &'s State) -> impl Iterator<Item = (usize, &'s String)> {
-        let names = self.names.known.iter().enumerate();
-        names.filter(|(index, _)| !(self.names.once && state.named.contains(index)))
+        self.names.iter().enumerate().filter(|(index, _)| !state.named.contains(index))
     }
 
     fn has_names(&self, state: &State) -> bool {
-        self.names.known.is_empty() || self.open_names(state).next().is_some()
+        self.names.is_empty() || self.open_names(state).next().is_some()
     }
 
     fn after_name(&self, state: &State, c: char) -> Option<State> {
@@ -303,7 +289,7 @@ impl<'a> PlanConstraint<'a> {
         if c == ' ' && written.is_empty() {
             return state.text.is_empty().then(|| state.push(c));
         }
-        if !self.names.known.is_empty() {
+        if !self.names.is_empty() {
             return self.after_known_name(state, written, c);
         }
         match c {

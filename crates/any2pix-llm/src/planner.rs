@@ -8,7 +8,7 @@ use crate::chat_template::ChatTemplate;
 use crate::config::LlamaConfig;
 use crate::error::LlmError;
 use crate::generation::{Generation, GenerationConfig, Sampling, generate};
-use crate::grammar::{Names, PlanConstraint, PlanGrammar};
+use crate::grammar::{PlanConstraint, PlanGrammar};
 use crate::instruction::{Embedding, MediaKind, Piece};
 use crate::model::InstructAny2PixForCausalLM;
 use crate::plan::{EditPlan, References};
@@ -137,16 +137,16 @@ impl Planner {
         instruction: &[Piece],
         embeddings: &[Embedding],
     ) -> Result<EditPlan, LlmError> {
-        self.plan_with(instruction, embeddings, &Names::ANY, &mut Generator::new(0))
+        self.plan_with(instruction, embeddings, &[], &mut Generator::new(0))
     }
 
-    /// [`Planner::plan`] with the names that objects may have, and the generator that sampling
-    /// draws from.
+    /// [`Planner::plan`] with the names that objects may have, each once (any, when there are none),
+    /// and the generator that sampling draws from.
     pub fn plan_with(
         &self,
         instruction: &[Piece],
         embeddings: &[Embedding],
-        names: &Names,
+        names: &[String],
         generator: &mut Generator,
     ) -> Result<EditPlan, LlmError> {
         self.check(instruction, embeddings)?;
@@ -203,7 +203,7 @@ impl Planner {
 
     fn answer(
         &self,
-        (prompt, names): (&Prompt, &Names),
+        (prompt, names): (&Prompt, &[String]),
         embeddings: &[Embedding],
         max_new_tokens: usize,
         generator: &mut Generator,

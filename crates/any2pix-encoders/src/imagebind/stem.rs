@@ -42,7 +42,6 @@ impl ConvStem {
                 in_channels: before,
                 out_channels: channels_of,
                 blocks: 1,
-                condition: 0,
                 down: i > 0,
             };
             Stage::load(vb.pp(format!("stages.{i}")), config)
@@ -65,7 +64,7 @@ impl ConvStem {
     pub(super) fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         let mut x = self.conv_in.forward(pixels)?;
         for stage in &self.stages {
-            x = stage.forward(&x, None)?;
+            x = stage.forward(&x)?;
         }
         self.conv_out.forward(&self.norm_out.forward_silu(&x)?)
     }

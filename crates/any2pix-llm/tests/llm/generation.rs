@@ -1,7 +1,7 @@
 //! Decoding: cached, constrained, sampled.
 
 use any2pix_llm::generation::{Constraint, GenerationConfig, Sampling, Unconstrained, generate};
-use any2pix_llm::grammar::{Names, PlanConstraint, PlanGrammar};
+use any2pix_llm::grammar::{PlanConstraint, PlanGrammar};
 use any2pix_llm::llama::KvCache;
 use any2pix_llm::plan::ParsedAnswer;
 use any2pix_llm::{
@@ -112,8 +112,7 @@ fn a_constrained_answer_of_an_untrained_model_is_a_plan() {
             eos_token_id: 2,
             sampling: Sampling { temperature: 3.0, top_k: 0, top_p: 1.0 },
         };
-        let names = Names::ANY;
-        let mut constraint = PlanConstraint::new(&grammar, &names, preamble, &tokenizer);
+        let mut constraint = PlanConstraint::new(&grammar, &[], preamble, &tokenizer);
         let embeds = model.llama.embed(&prompt).unwrap();
         let mut generator = Generator::new(seed);
         let answer = generate(&model, &embeds, &config, &mut constraint, &mut generator).unwrap();
@@ -148,12 +147,12 @@ fn the_grammar_takes_what_the_model_is_trained_to_write() {
     ] {
         let text = format!("Absolutely, its,{text}");
         let ids = tokenizer.encode_continuation(&tokenizer.trusted_segments(&text), true).unwrap();
-        assert_eq!(is_walked(&ids, &grammar, &Names::ANY, &tokenizer), accepted, "{text}");
+        assert_eq!(is_walked(&ids, &grammar, &[], &tokenizer), accepted, "{text}");
     }
 }
 
 /// Whether an answer is one that the grammar takes.
-fn is_walked(ids: &[u32], grammar: &PlanGrammar, names: &Names, tokenizer: &Tokenizer) -> bool {
+fn is_walked(ids: &[u32], grammar: &PlanGrammar, names: &[String], tokenizer: &Tokenizer) -> bool {
     let mut constraint = PlanConstraint::new(grammar, names, "Absolutely, its,", tokenizer);
     let mut walked = true;
     for &id in ids {
@@ -166,7 +165,7 @@ fn is_walked(ids: &[u32], grammar: &PlanGrammar, names: &Names, tokenizer: &Toke
 #[test]
 fn known_names_are_the_only_ones_and_each_is_written_once() {
     let (tokenizer, grammar) = (published(), playroom_like());
-    let names = Names { known: vec!["dog".into(), "fire truck".into()], once: true };
+    let names = ["dog", "fire truck"].map(str::to_string);
     for (sections, accepted) in [
         ("additions:dog:<video>.", true),
         ("additions: fire truck:<video>.removals: dog:<video>.", true),

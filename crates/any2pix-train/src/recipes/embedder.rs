@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use any2pix_encoders::audio::Waveform;
-use any2pix_encoders::image::{ImageLimits, composite};
 use any2pix_encoders::{ImageBindConfig, ImageBindModel, imagebind};
 use any2pix_llm::Embedding;
 use any2pix_nn::Checkpoint;
 use candle_core::{DType, Device, Tensor};
-use image::{RgbImage, RgbaImage};
+use image::RgbImage;
 
 use super::codes::Codes;
+use super::pictures::flat;
 use crate::playroom::World;
 use crate::playroom::sample::{Media, Sample};
 use crate::playroom::splits::Split;
@@ -40,11 +40,6 @@ enum Eyes {
 pub struct Embedder {
     eyes: Eyes,
     prototypes: BTreeMap<String, Embedding>,
-}
-
-/// A picture as the encoders' reader would hand it on.
-fn flat(picture: &RgbaImage) -> RgbImage {
-    composite(picture, ImageLimits::default().background)
 }
 
 fn waveform(samples: &[f32]) -> Waveform {

@@ -10,17 +10,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use any2pix_encoders::fbank::Fbank;
-use any2pix_encoders::image::{ImageLimits, composite};
 use any2pix_encoders::imagebind::{AudioTransform, ImageBindConfig, ImageBindModel, vision_input};
 use any2pix_llm::Tokenizer;
 use any2pix_nn::{Generator, Parameters};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Init;
-use image::{RgbImage, RgbaImage};
+use image::RgbImage;
 use serde::Deserialize;
 
 use super::component::{self, misfit};
 use super::contrast::{against, info_nce, top1};
+use super::pictures::flat;
 use super::targets;
 use crate::playroom::instruction::with_article;
 use crate::playroom::{ConceptEntry, Split, World, augment};
@@ -86,11 +86,6 @@ struct Source {
     side: usize,
     batch: usize,
     numbers: Numbers,
-}
-
-/// A picture as the encoders' reader would hand it on.
-fn flat(picture: &RgbaImage) -> RgbImage {
-    composite(picture, ImageLimits::default().background)
 }
 
 /// What somebody may call a thing.

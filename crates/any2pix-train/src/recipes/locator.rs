@@ -37,8 +37,6 @@ struct Numbers {
     box_weight: f64,
     /// Weight of where things may be put; any plausible place would do.
     put_weight: f64,
-    /// Stand-ins take the place of the encoder's embeddings.
-    stand_ins: bool,
 }
 
 impl Default for Numbers {
@@ -51,7 +49,6 @@ impl Default for Numbers {
             middle_weight: 0.5,
             box_weight: 1.0,
             put_weight: 0.2,
-            stand_ins: false,
         }
     }
 }
@@ -73,10 +70,7 @@ impl LocatorRecipe {
         let config: LocatorConfig = component::config(&context.model, "locator")?;
         let world = World::open(&context.data).map_err(targets::no_world)?;
         let (counts, noise) = ((numbers.pictures, numbers.sounds), numbers.noise);
-        let queries = match numbers.stand_ins {
-            true => Queries::stand_ins(config.embed_dim, &world, noise),
-            false => Queries::embedded(&context.model, &world, counts, noise)?,
-        };
+        let queries = Queries::embedded(&context.model, &world, counts, noise)?;
         let scenes = Arc::new(Scenes { world, queries, cells: config.mask_size() });
         let (maker, size) = (scenes.clone(), settings.batch);
         let batches = Prefetch::new(settings.seed, numbers.threads, 2, move |_, generator| {

@@ -2,10 +2,16 @@
 
 use std::path::Path;
 
+use any2pix_encoders::image::{ImageLimits, composite};
 use candle_core::{DType, Device, Tensor};
-use image::{RgbImage, imageops};
+use image::{RgbImage, RgbaImage, imageops};
 
 use crate::{Result, TrainError};
+
+/// A picture as the encoders' reader would hand it on.
+pub fn flat(picture: &RgbaImage) -> RgbImage {
+    composite(picture, ImageLimits::default().background)
+}
 
 /// Pictures of one size as one batch in `[-1, 1]`.
 ///

@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use any2pix_encoders::audio::Waveform;
-use any2pix_encoders::image::{ImageLimits, composite};
 use any2pix_encoders::imagebind::ImageBindModel;
 use any2pix_nn::Generator;
 use candle_core::{Device, Tensor};
 
-use super::codes::Codes;
 use super::component;
+use super::pictures::flat;
 use crate::Result;
 use crate::playroom::instruction::with_article;
 use crate::playroom::{Split, World};
@@ -33,18 +32,6 @@ fn unit(values: &[f32]) -> Vec<f32> {
 }
 
 impl Queries {
-    /// A direction of `width` dimensions for every concept: what things look like can be learned
-    /// before there is an encoder, what it calls them is learned soon after.
-    pub(super) fn stand_ins(width: usize, world: &World, noise: f32) -> Self {
-        let names = world.concepts();
-        let codes = Codes::new(width, &names);
-        let known = names.iter().map(|name| {
-            let direction = vec![unit(&codes.direction(name))];
-            Known { pictures: direction.clone(), others: direction }
-        });
-        Self { known: known.collect(), noise }
-    }
-
     /// `pictures` and `sounds` of every concept, and its names, through the encoder of `model`.
     pub(super) fn embedded(
         model: &Path,
@@ -106,7 +93,7 @@ fn embeddings(
     let mut generator = Generator::new(0).fork(name);
     let pictures: Vec<_> = (0..pictures)
         .filter_map(|_| world.reference_picture(name, Split::Train, &mut generator))
-        .map(|picture| composite(&picture, ImageLimits::default().background))
+        .map(|picture| flat(&picture))
         .collect();
     let singles: Vec<Vec<f32>> = model.encode_images(&pictures)?.to_vec2()?;
     let singles: Vec<Vec<f32>> = singles.iter().map(|row| unit(row)).collect();

@@ -1,6 +1,5 @@
 //! Pictures with all that stands in them, and questions where something may be put.
 
-use any2pix_encoders::image::{ImageLimits, composite};
 use any2pix_encoders::locator::Area;
 use any2pix_encoders::pixels;
 use any2pix_encoders::resize::{Filter, resize};
@@ -8,6 +7,7 @@ use any2pix_nn::Generator;
 use candle_core::{Device, Tensor};
 use image::RgbImage;
 
+use super::pictures::flat;
 use super::queries::Queries;
 use super::targets;
 use crate::Result;
@@ -125,8 +125,7 @@ impl Scenes {
             return Ok(None);
         };
         let Some(bbox) = targets::opaque_box(&opacity) else { return Ok(None) };
-        let picture = composite(&picture, ImageLimits::default().background);
-        let picture = resize(&picture, (SCENE_SIDE, SCENE_SIDE), Filter::Bicubic);
+        let picture = resize(&flat(&picture), (SCENE_SIDE, SCENE_SIDE), Filter::Bicubic);
         let thing = Thing { concept, bbox, cells: targets::cells(&opacity, self.cells) };
         let things = with_all(vec![thing], concepts.len());
         Ok(Some(Shown { picture: pixels(&picture)?, things, wish: None }))
