@@ -13,13 +13,14 @@ use any2pix_encoders::imagebind::{self, ImageBindConfig, ImageBindModel};
 use any2pix_encoders::locator::{Locator, LocatorConfig};
 use any2pix_llm::Planner;
 use any2pix_nn::{Checkpoint, Hint};
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use serde::Deserialize;
 
 use crate::error::AgentError;
 use crate::knowledge::Concept;
 use crate::painter::Painter;
+use crate::progress::Stage;
 use crate::settings::{Decoder, SettingsPatch};
 use crate::store::ModelStore;
 
@@ -96,10 +97,6 @@ impl<T> Slot<T> {
             return Ok(part.clone());
         }
         Ok(slot.insert(Arc::new(load()?)).clone())
-    }
-
-    fn release(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -248,10 +245,16 @@ impl Components {
         lines.map(|l| serde_json::from_str(l).map_err(|e| self.store.bad(path, &e))).collect()
     }
 
-    /// Lets go of what the stages up to the plan need; they are loaded again when asked for.
-    pub fn release_perception(&self) {
-        self.imagebind.release();
-        self.planner.release();
-        self.prior.release();
+    /// The embeddings of names.
+    ///
+    /// # Shapes
+    /// → `(names, e)`.
+    pub fn spoken(&self, names: &[&str]) -> Result<Tensor, AgentError> {
+        let planner = self.planner()?;
+        let ids = names.iter().map(|name| planner.tokenizer().encode_text(name));
+        let ids = ids
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| AgentError::Planning { error: Box::new(error) })?;
+        self.imagebind()?.encode_text(&ids).map_err(AgentError::compute(Stage::Plan))
     }
 }

@@ -18,6 +18,7 @@ use crate::pipeline::Pipeline;
 use crate::progress::{Progress, Stage};
 use crate::request::{EditRequest, Segment};
 use crate::run::Run;
+use crate::sighting;
 use crate::tasks::tasks;
 use crate::workbench::Workbench;
 
@@ -80,6 +81,19 @@ impl Playroom {
             .map_err(|error| AgentError::Planning { error: Box::new(error) })
     }
 
+    /// What shall be changed or taken away is something that the base shows.
+    fn recognise(
+        &self,
+        plan: &mut EditPlan,
+        inputs: &[Input],
+        vocabulary: &Vocabulary,
+    ) -> Result<(), AgentError> {
+        let Some(base) = plan.base.as_ref().and_then(|base| inputs.get(base.reference)) else {
+            return Ok(());
+        };
+        sighting::recognise(plan.removals.iter_mut(), base, inputs, &self.components, vocabulary)
+    }
+
     fn refine(&self, plan: &EditPlan, request: &EditRequest) -> Result<Tensor, AgentError> {
         let compute = AgentError::compute(Stage::Refine);
         let generated = row(&plan.gen_embedding).map_err(&compute)?;
@@ -122,6 +136,7 @@ impl Pipeline for Playroom {
             let vocabulary = Vocabulary::open(&self.components, &galleries)?;
             let mut plan = self.plan(request, &inputs, &vocabulary)?;
             knowledge::settle(&mut plan, request, &inputs, &vocabulary, &galleries, run)?;
+            self.recognise(&mut plan, &inputs, &vocabulary)?;
             Ok(plan)
         })?;
         // 3. refine: the prior cleans the target's embedding

@@ -70,7 +70,8 @@ impl Vocabulary {
         Ok(Self { concepts, trained })
     }
 
-    fn trained(&self) -> &[Concept] {
+    /// What the model was trained on.
+    pub(crate) fn trained(&self) -> &[Concept] {
         &self.concepts[..self.trained]
     }
 }
@@ -109,16 +110,9 @@ fn likely<'a>(
     if asked.is_empty() || concepts.is_empty() {
         return Ok(Vec::new());
     }
-    let planner = components.planner()?;
-    let ids = concepts.iter().map(|concept| planner.tokenizer().encode_text(&concept.name));
-    let ids = ids
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| AgentError::Planning { error: Box::new(error) })?;
-    let spoken = components
-        .imagebind()?
-        .encode_text(&ids)
-        .and_then(|rows| rows.to_vec2::<f32>())
-        .map_err(AgentError::compute(Stage::Plan))?;
+    let names: Vec<&str> = concepts.iter().map(|concept| concept.name.as_str()).collect();
+    let spoken =
+        components.spoken(&names)?.to_vec2::<f32>().map_err(AgentError::compute(Stage::Plan))?;
     let mut free: Vec<(&Vec<f32>, &Concept)> = spoken.iter().zip(concepts).collect();
     let mut likely = Vec::new();
     for input in asked {

@@ -23,6 +23,7 @@ pub mod progress;
 pub mod request;
 pub mod run;
 pub mod settings;
+pub mod sighting;
 pub mod storage;
 pub mod store;
 pub mod tasks;

@@ -90,7 +90,7 @@ fn with_alpha(mut picture: RgbaImage, alpha: &Plane) -> RgbaImage {
 
 /// What the locator takes for the thing of a picture, when it is sure and leaves something over.
 fn stands_out(picture: &RgbImage, locator: &Locator) -> Result<Option<Plane>> {
-    let anything = Tensor::zeros(locator.config().embed_dim, DType::F32, &Device::Cpu)?;
+    let anything = Tensor::zeros((1, locator.config().embed_dim), DType::F32, &Device::Cpu)?;
     let answer = locator.locate(picture, &anything, Task::Find, Area::ANYWHERE)?;
     let mask = Plane { width: answer.side, height: answer.side, values: answer.mask };
     let size = picture.dimensions();

@@ -15,7 +15,7 @@ use crate::compose::{self, Layer, Painted};
 use crate::edit::Planned;
 use crate::error::AgentError;
 use crate::gallery::Gallery;
-use crate::inputs::Input;
+use crate::inputs::{Input, row};
 use crate::layers;
 use crate::locate::{self, Region};
 use crate::matting::{self, Matte};
@@ -25,6 +25,7 @@ use crate::planes::{Pixels, Plane};
 use crate::progress::Stage;
 use crate::run::Run;
 use crate::settings::{Decoder, EditSettings};
+use crate::sighting;
 use crate::tasks::Task;
 
 /// Below this the locator is not sure of what it found.
@@ -297,24 +298,28 @@ impl Workbench<'_> {
         setting: &mut Setting,
         run: &mut Run,
     ) -> Result<(), AgentError> {
-        self.note("add", addition, rect, setting.window);
         match self.reference(addition, run)? {
-            Some(cut) if self.settings.strength > 0.0 => self.lay(&cut, rect, setting),
+            Some(cut) if self.settings.strength > 0.0 => {
+                let place = self.lay(&cut, rect, setting);
+                self.note("add", addition, place, setting.window);
+            }
             // Nothing is known of what shall be there.
             _ => {
                 setting.brief.deviations.reference = setting.brief.deviations.imagined;
                 setting.layer = None;
+                self.note("add", addition, rect, setting.window);
             }
         }
         Ok(())
     }
 
-    /// Lays a cut-out into a setting's draft.
-    fn lay(&self, cut: &RgbaImage, rect: Rect, setting: &mut Setting) {
+    /// Lays a cut-out into a setting's draft, and says where it is then.
+    fn lay(&self, cut: &RgbaImage, rect: Rect, setting: &mut Setting) -> Rect {
         let place = rect.fitted(cut.width(), cut.height());
         let image = layers::scaled(cut, place.width, place.height);
         let layer = Layer { image, x: i64::from(place.x), y: i64::from(place.y) };
         self.lay_over(layer, self.settings.strength as f32, setting);
+        place
     }
 
     /// Lays a layer over a setting's draft and its other layers.
@@ -391,14 +396,23 @@ impl Workbench<'_> {
         picture: &RgbImage,
         run: &mut Run,
     ) -> Result<Region, AgentError> {
-        let locator = self.components.locator()?;
-        let place = self.planned.plan.place.as_deref().filter(|_| look == Look::Put);
-        let area = place.and_then(Area::named).unwrap_or(Area::ANYWHERE);
         let input = subject.reference.and_then(|index| self.planned.inputs.get(index));
         let query = input.map_or(&subject.embedding, |input| &input.embedding);
-        let answer = Tensor::new(query.as_slice(), &self.components.device)
-            .and_then(|query| locator.locate(picture, &query, look, area))
-            .map_err(AgentError::compute(Stage::Locate))?;
+        let own = row(query).map_err(AgentError::compute(Stage::Locate))?;
+        let answer = match look {
+            Look::Find => {
+                let spoken = self.components.spoken(&[&subject.name])?;
+                let queries = Tensor::cat(&[&own, &spoken], 0);
+                let queries = queries.map_err(AgentError::compute(Stage::Locate))?;
+                sighting::find(self.components, picture, &queries)?
+            }
+            Look::Put => {
+                let place = self.planned.plan.place.as_deref();
+                let area = place.and_then(Area::named).unwrap_or(Area::ANYWHERE);
+                let answer = self.components.locator()?.locate(picture, &own, look, area);
+                answer.map_err(AgentError::compute(Stage::Locate))?
+            }
+        };
         if look == Look::Find && answer.confidence < SURE {
             run.warn(format!("`{}` is hard to find in the picture", subject.name));
         }

@@ -1,4 +1,5 @@
-//! `ObjectClassifier`: which concept a crop shows, or nothing; trained apart from what it judges.
+//! `ObjectClassifier`: which concept a crop shows, or nothing, and whether two crops show the same
+//! thing; trained apart from what it judges.
 
 use any2pix_nn::layers::Conv2dConfig;
 use any2pix_nn::{Conv2d, GroupNorm, Linear};
@@ -23,6 +24,8 @@ pub struct JudgeConfig {
     pub block_out_channels: Vec<usize>,
     /// Blocks of a stage.
     pub layers_per_block: usize,
+    /// Width of the space in which pictures of one thing are near to each other.
+    pub likeness_dim: usize,
     /// Names of the concepts, in the order of the logits; "nothing" follows them.
     pub concepts: Vec<String>,
 }
@@ -34,7 +37,17 @@ pub struct ObjectClassifier {
     stages: Vec<Stage>,
     norm_out: GroupNorm,
     head: Linear,
+    likeness: Linear,
     config: JudgeConfig,
+}
+
+/// What a judge says of crops.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// `(b, concepts + 1)`: unnormalised log-probabilities of the concepts and of nothing.
+    pub logits: Tensor,
+    /// `(b, likeness_dim)`, of length 1: near to those of other pictures of the same thing.
+    pub likeness: Tensor,
 }
 
 impl ObjectClassifier {
@@ -55,11 +68,13 @@ impl ObjectClassifier {
             };
             stages.push(Stage::load(vb.pp(format!("down_blocks.{i}")), stage)?);
         }
+        let cells = (config.sample_size / config.patch_size.max(1)) >> (channels.len() - 1);
         Ok(Self {
             conv_in: Conv2d::load(vb.pp("conv_in"), stem, first, Conv2dConfig::K3)?,
             stages,
             norm_out: GroupNorm::load(vb.pp("norm_out"), 8, last, 1e-5)?,
             head: Linear::load(vb.pp("head"), last, config.concepts.len() + 1)?,
+            likeness: Linear::load(vb.pp("likeness"), last * cells * cells, config.likeness_dim)?,
             config: config.clone(),
         })
     }
@@ -75,32 +90,28 @@ impl ObjectClassifier {
     }
 
     /// # Shapes
-    /// `(b, 3, sample_size, sample_size)` in ±1 → `(b, concepts + 1)` logits.
-    pub fn forward(&self, crops: &Tensor) -> Result<Tensor> {
+    /// `(b, 3, sample_size, sample_size)` in ±1.
+    pub fn forward(&self, crops: &Tensor) -> Result<Verdict> {
         let mut x = self.conv_in.forward(&space_to_depth(crops, self.config.patch_size)?)?;
         for stage in &self.stages {
             x = stage.forward(&x)?;
         }
         let features = self.norm_out.forward_silu(&x)?;
         let (b, h, w, c) = features.dims4()?;
-        self.head.forward(&features.reshape((b, h * w, c))?.mean(1)?)
+        let logits = self.head.forward(&features.reshape((b, h * w, c))?.mean(1)?)?;
+        let likeness = self.likeness.forward(&features.reshape((b, h * w * c))?)?;
+        let length = (likeness.sqr()?.sum_keepdim(1)? + 1e-12)?.sqrt()?;
+        Ok(Verdict { logits, likeness: likeness.broadcast_div(&length)? })
     }
 
-    /// Probabilities for crops of any size.
-    ///
-    /// # Shapes
-    /// `n` crops → `(n, concepts + 1)`.
-    pub fn classify(&self, crops: &[RgbImage]) -> Result<Tensor> {
+    /// What it says of crops of any size; at least one.
+    pub fn look(&self, crops: &[RgbImage]) -> Result<Verdict> {
         let side = self.config.sample_size as u32;
         let inputs = crops
             .iter()
             .map(|crop| pixels(&resize(crop, (side, side), Filter::Bicubic)))
             .collect::<Result<Vec<Tensor>>>()?;
-        if inputs.is_empty() {
-            let shape = (0, self.nothing() + 1);
-            return Tensor::zeros(shape, candle_core::DType::F32, &candle_core::Device::Cpu);
-        }
-        any2pix_nn::ops::softmax(&self.forward(&Tensor::stack(&inputs, 0)?)?)
+        self.forward(&Tensor::stack(&inputs, 0)?)
     }
 }
 

@@ -141,6 +141,8 @@ pub struct Location {
     pub side: usize,
     /// How sure the mask is of its surest cell in the box.
     pub confidence: f32,
+    /// Probability of its centre.
+    pub likelihood: f32,
 }
 
 /// Encoder and decoder of the picture, and the likeness of its cells to a query.
@@ -283,11 +285,17 @@ impl Locator {
         Ok(Room { centre_logits: heads.narrow(2, 0, 1)?.squeeze(2)?.contiguous()?, sizes })
     }
 
-    /// Looks at one picture of any size, squeezed to the square that the model takes, for an
-    /// answer whose centre lies in `area`.
+    /// Looks at one picture of any size, squeezed to the square that the model takes.
+    fn look(&self, picture: &RgbImage) -> Result<Seen> {
+        let side = self.config.sample_size as u32;
+        let square = resize(picture, (side, side), Filter::Bicubic);
+        self.see(&pixels(&square)?.unsqueeze(0)?)
+    }
+
+    /// Where in a picture of any size the thing of a query is, or may be put, its centre in `area`.
     ///
     /// # Shapes
-    /// `query` `(embed_dim)`.
+    /// `query` `(1, embed_dim)`.
     pub fn locate(
         &self,
         picture: &RgbImage,
@@ -295,41 +303,102 @@ impl Locator {
         task: Task,
         area: Area,
     ) -> Result<Location> {
-        let side = self.config.sample_size as u32;
-        let square = resize(picture, (side, side), Filter::Bicubic);
-        let seen = self.see(&pixels(&square)?.unsqueeze(0)?)?;
-        let query = query.unsqueeze(0)?;
+        let seen = self.look(picture)?;
         match task {
-            Task::Find => self.find(&seen, &query)?.location(&seen, (0, 0), area),
-            Task::Put => self.put(&seen, &query)?.location(&seen, 0, area),
+            Task::Find => self.find(&seen, query)?.location(&seen, (0, 0), area),
+            Task::Put => self.put(&seen, query)?.location(&seen, 0, area),
         }
+    }
+
+    /// Places in a picture of any size where the thing may be that all of `queries` stand for: the
+    /// `count` likeliest of them, the likeliest first, then as many of whatever stands out.
+    ///
+    /// # Shapes
+    /// `queries` `(q, embed_dim)`, at least one.
+    pub fn candidates(
+        &self,
+        picture: &RgbImage,
+        queries: &Tensor,
+        count: usize,
+    ) -> Result<Vec<Location>> {
+        let seen = self.look(picture)?;
+        let asked = self.find(&seen, queries)?.as_one()?;
+        let anything = self.find(&seen, &queries.narrow(0, 0, 1)?.zeros_like()?)?;
+        let mut places = asked.locations(&seen, count)?;
+        let likelihood = by_cell(&asked.centre_logits.flatten_all()?, seen.side)?;
+        for mut place in anything.locations(&seen, count)? {
+            if places.iter().all(|other| place.is_apart(other)) {
+                place.likelihood = likelihood[cell_at(place.bbox, seen.side)];
+                places.push(place);
+            }
+        }
+        Ok(places)
+    }
+
+    /// Up to `count` places where something stands out, whatever it is.
+    pub fn things(&self, picture: &RgbImage, count: usize) -> Result<Vec<Location>> {
+        let seen = self.look(picture)?;
+        let anything = (1, self.config.embed_dim);
+        let anything = Tensor::zeros(anything, seen.features.dtype(), seen.features.device())?;
+        self.find(&seen, &anything)?.locations(&seen, count)
     }
 }
 
-/// The cell with the highest probability, its neighbours included, among those of `area`: a centre
-/// on the border of two cells splits its probability.
-fn likeliest(centre_logits: &Tensor, side: usize, area: Area) -> Result<usize> {
+/// How likely it is that a thing's centre is in each cell or beside it: a centre on the border of
+/// two cells splits its probability.
+fn by_cell(centre_logits: &Tensor, side: usize) -> Result<Vec<f32>> {
     let logits = centre_logits.to_dtype(DType::F32)?.unsqueeze(0)?;
     let probabilities = ops::softmax(&logits)?.flatten_all()?.to_vec1::<f32>()?;
     let around = |cell: usize| -> f32 {
         let (row, column) = (cell / side, cell % side);
         let near = |at: usize| at.saturating_sub(1)..(at + 2).min(side);
-        near(row)
-            .flat_map(|r| near(column).map(move |c| r * side + c))
-            .map(|i| probabilities[i])
-            .sum()
+        let cells = near(row).flat_map(|r| near(column).map(move |c| r * side + c));
+        cells.map(|i| probabilities[i]).sum::<f32>() + 1e-3 * probabilities[cell]
     };
-    let mut best = (0, f32::NEG_INFINITY);
-    for (cell, inside) in area.cells(side).into_iter().enumerate() {
-        let value = around(cell) + 1e-3 * probabilities[cell];
-        if inside && value > best.1 {
-            best = (cell, value);
-        }
-    }
-    Ok(best.0)
+    Ok((0..side * side).map(around).collect())
+}
+
+/// The cells of an area, the likeliest first, each with its likelihood.
+fn by_likelihood(centre_logits: &Tensor, side: usize, area: Area) -> Result<Vec<(usize, f32)>> {
+    let cells = by_cell(centre_logits, side)?.into_iter().enumerate().zip(area.cells(side));
+    let mut ranked: Vec<(usize, f32)> =
+        cells.filter_map(|(cell, inside)| inside.then_some(cell)).collect();
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+    Ok(ranked)
+}
+
+/// The likeliest cell of an area; the first for an area without cells.
+fn likeliest(centre_logits: &Tensor, side: usize, area: Area) -> Result<(usize, f32)> {
+    Ok(by_likelihood(centre_logits, side, area)?.first().copied().unwrap_or_default())
+}
+
+/// The cell in which the middle of a box is.
+fn cell_at([x, y, ..]: [f32; 4], side: usize) -> usize {
+    let at = |value: f32| ((value * side as f32).max(0.0) as usize).min(side - 1);
+    at(y) * side + at(x)
+}
+
+/// Shared area over joint area of two boxes: centre x and y, width, height.
+pub fn iou(a: [f32; 4], b: [f32; 4]) -> f32 {
+    let shared = |i: usize| {
+        let low = (a[i] - a[i + 2] * 0.5).max(b[i] - b[i + 2] * 0.5);
+        let high = (a[i] + a[i + 2] * 0.5).min(b[i] + b[i + 2] * 0.5);
+        (high - low).max(0.0)
+    };
+    let both = shared(0) * shared(1);
+    both / (a[2] * a[3] + b[2] * b[3] - both).max(1e-9)
 }
 
 impl Found {
+    /// What all queries agree on, as one query.
+    fn as_one(&self) -> Result<Self> {
+        let mean = |t: &Tensor| t.mean_keepdim(1);
+        Ok(Self {
+            mask_logits: mean(&self.mask_logits)?,
+            centre_logits: mean(&self.centre_logits)?,
+        })
+    }
+
     /// The answer for `(picture, query)`.
     pub fn location(
         &self,
@@ -337,29 +406,64 @@ impl Found {
         (picture, query): (usize, usize),
         area: Area,
     ) -> Result<Location> {
-        let one = |t: &Tensor| t.get(picture)?.get(query);
-        let cell = likeliest(&one(&self.centre_logits)?, seen.side, area)?;
+        let cell = likeliest(&self.centre_logits.get(picture)?.get(query)?, seen.side, area)?;
+        self.at(seen, (picture, query), cell)
+    }
+
+    /// The `count` likeliest answers for the first query in the first picture, each in a place of
+    /// its own.
+    fn locations(&self, seen: &Seen, count: usize) -> Result<Vec<Location>> {
+        let logits = self.centre_logits.get(0)?.get(0)?;
+        let mut locations: Vec<Location> = Vec::new();
+        for cell in by_likelihood(&logits, seen.side, Area::ANYWHERE)? {
+            let location = self.at(seen, (0, 0), cell)?;
+            if locations.iter().all(|other| location.is_apart(other)) {
+                locations.push(location);
+            }
+            if locations.len() == count {
+                break;
+            }
+        }
+        Ok(locations)
+    }
+
+    /// The answer whose centre is in a cell of that likelihood.
+    fn at(
+        &self,
+        seen: &Seen,
+        (picture, query): (usize, usize),
+        (cell, likelihood): (usize, f32),
+    ) -> Result<Location> {
         let values = seen.boxes.get(picture)?.get(cell)?.to_vec1::<f32>()?;
         let bbox = std::array::from_fn(|i| values.get(i).copied().unwrap_or_default());
-        let mask: Vec<f32> = candle_nn::ops::sigmoid(&one(&self.mask_logits)?)?.to_vec1()?;
+        let mask_logits = self.mask_logits.get(picture)?.get(query)?;
+        let mask: Vec<f32> = candle_nn::ops::sigmoid(&mask_logits)?.to_vec1()?;
         let inside = box_cells(bbox, seen.side);
         let surest = |most: f32, (value, inside): (&f32, bool)| most.max(value * f32::from(inside));
         let confidence = mask.iter().zip(inside).fold(0.0, surest);
-        Ok(Location { bbox, mask, side: seen.side, confidence })
+        Ok(Location { bbox, mask, side: seen.side, confidence, likelihood })
+    }
+}
+
+impl Location {
+    /// Whether it is another place, or the same with other bounds.
+    fn is_apart(&self, other: &Self) -> bool {
+        const SAME: f32 = 0.6;
+        iou(self.bbox, other.bbox) < SAME
     }
 }
 
 impl Room {
     /// The answer for a picture of the batch.
     pub fn location(&self, seen: &Seen, picture: usize, area: Area) -> Result<Location> {
-        let cell = likeliest(&self.centre_logits.get(picture)?, seen.side, area)?;
+        let (cell, likelihood) = likeliest(&self.centre_logits.get(picture)?, seen.side, area)?;
         let size = self.sizes.get(picture)?.get(cell)?.to_vec1::<f32>()?;
         let at = |index: usize| (index as f32 + 0.5) / seen.side as f32;
         let (x, y) = (at(cell % seen.side), at(cell / seen.side));
         let bbox =
             [x, y, size.first().copied().unwrap_or(0.3), size.get(1).copied().unwrap_or(0.3)];
         let mask = box_cells(bbox, seen.side).into_iter().map(f32::from).collect();
-        Ok(Location { bbox, mask, side: seen.side, confidence: 1.0 })
+        Ok(Location { bbox, mask, side: seen.side, confidence: 1.0, likelihood })
     }
 }
 
@@ -399,6 +503,14 @@ mod tests {
     }
 
     #[test]
+    fn boxes_overlap_as_they_should() {
+        let a = [0.5, 0.5, 0.2, 0.2];
+        assert!((iou(a, a) - 1.0).abs() < 1e-5);
+        assert!((iou(a, [0.6, 0.5, 0.2, 0.2]) - 1.0 / 3.0).abs() < 1e-5);
+        assert_eq!(iou(a, [0.9, 0.9, 0.1, 0.1]), 0.0);
+    }
+
+    #[test]
     fn words_of_place_are_areas() {
         let corner = Area::named("top-Right").unwrap();
         assert!(corner.holds(0.8, 0.2) && !corner.holds(0.8, 0.8) && !corner.holds(0.2, 0.2));
@@ -408,11 +520,26 @@ mod tests {
     }
 
     #[test]
+    fn candidates_are_apart_and_the_likeliest_comes_first() {
+        let (parameters, device) = (Parameters::new(9), Device::Cpu);
+        let locator = Locator::load(parameters.builder(&device), &config()).unwrap();
+        let picture = RgbImage::from_fn(32, 32, |x, y| image::Rgb([x as u8 * 7, y as u8 * 8, 40]));
+        let queries = Generator::new(4).randn((2, 6), &device).unwrap();
+        let places = locator.candidates(&picture, &queries, 3).unwrap();
+        assert!((3..=6).contains(&places.len()));
+        for (index, place) in places.iter().enumerate() {
+            assert!(places[..index].iter().all(|other| iou(place.bbox, other.bbox) < 0.6));
+            assert!(place.likelihood <= places[0].likelihood && place.likelihood >= 0.0);
+        }
+        assert_eq!(locator.things(&picture, 2).unwrap().len(), 2);
+    }
+
+    #[test]
     fn an_answer_lies_in_the_area_that_was_asked_for() {
         let (parameters, device) = (Parameters::new(5), Device::Cpu);
         let locator = Locator::load(parameters.builder(&device), &config()).unwrap();
         let picture = RgbImage::from_fn(50, 30, |x, y| image::Rgb([x as u8 * 5, y as u8 * 8, 99]));
-        let query = Generator::new(2).randn(6, &device).unwrap();
+        let query = Generator::new(2).randn((1, 6), &device).unwrap();
         for word in ["LEFT", "RIGHT", "TOP", "BOTTOM-LEFT", "CENTER"] {
             let area = Area::named(word).unwrap();
             let location = locator.locate(&picture, &query, Task::Put, area).unwrap();

@@ -37,13 +37,17 @@ impl Perception for Eyes {
         if crops.is_empty() {
             return Ok(Vec::new());
         }
-        let best = self.judge.classify(crops)?.argmax(D::Minus1)?.to_vec1::<u32>()?;
+        let best = self.judge.look(crops)?.logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
         let concepts = &self.judge.config().concepts;
         Ok(best.into_iter().map(|class| concepts.get(class as usize).cloned()).collect())
     }
 
     fn knows(&self, concept: &str) -> bool {
         self.judge.config().concepts.iter().any(|known| known == concept)
+    }
+
+    fn recognise(&self, pictures: &[RgbImage]) -> Result<Vec<Vec<f32>>> {
+        Ok(self.judge.look(pictures)?.likeness.to_vec2()?)
     }
 
     fn embed(&self, pictures: &[RgbImage]) -> Result<Vec<Vec<f32>>> {

@@ -71,7 +71,7 @@ impl Harness<'_> {
             .collect()
     }
 
-    /// The embeddings of all references that are pictures.
+    /// What all references that are pictures show.
     fn gallery(&self) -> Result<BTreeMap<String, Vec<f32>>> {
         let Some(eyes) = self.eyes else { return Ok(BTreeMap::new()) };
         let shown = |subject: &crate::suite::Subject| {
@@ -81,12 +81,12 @@ impl Harness<'_> {
             self.suite.items.iter().flat_map(|item| item.wanted.iter().filter_map(shown)).collect();
         names.sort();
         names.dedup();
-        let embed = |name: &String| {
+        let look = |name: &String| {
             let picture = self.suite.reference(name)?;
-            let embedding = eyes.embed(&[picture])?.into_iter().next().unwrap_or_default();
-            Ok((name.clone(), embedding))
+            let likeness = eyes.recognise(&[picture])?.into_iter().next().unwrap_or_default();
+            Ok((name.clone(), likeness))
         };
-        names.par_iter().map(embed).collect()
+        names.par_iter().map(look).collect()
     }
 
     fn request(&self, item: &Item) -> Result<EditRequest, RequestError> {
@@ -165,7 +165,10 @@ impl Harness<'_> {
             let result = at_size_of(&outcome.image.to_rgb8(), &truth.target);
             figures.extend(item::edit_figures(item, truth, &result, Some(outcome), eyes)?);
             figures.extend(item::edit_figures(item, truth, &truth.target, None, eyes)?);
-            figures.extend(item::reference_figures(item, truth, outcome, gallery, eyes)?);
+            for (result, outcome) in [(&result, Some(outcome)), (&truth.target, None)] {
+                let found = item::reference_figures(item, truth, result, outcome, gallery, eyes)?;
+                figures.extend(found);
+            }
             figures.insert("similarity".into(), item::similarity(truth, &result, eyes)?);
         }
         Ok(figures)

@@ -235,36 +235,40 @@ pub fn kept_psnr(item: &Item, truth: &Truth, outcome: &EditOutcome) -> Option<f6
     pixels::psnr_outside(&outcome.image.to_rgb8(), source, Some(&mask))
 }
 
-/// Whether the region of an object that was given as a picture shows that picture: its embedding
-/// is nearer to the reference than to any of `others`.
+/// Whether the region of an object that was given as a picture shows that picture: it is nearer to
+/// the reference than to any of `gallery`'s others.
+///
+/// Without an outcome the result is the truth itself, which says how good the judge is.
 pub fn reference_figures(
     item: &Item,
     truth: &Truth,
-    outcome: &EditOutcome,
+    result: &RgbImage,
+    outcome: Option<&EditOutcome>,
     gallery: &BTreeMap<String, Vec<f32>>,
     eyes: &dyn Perception,
 ) -> Result<Figures> {
+    const AMONG: usize = 100;
     let mut figures = Figures::new();
     if !["add", "replace"].contains(&item.kind.as_str()) {
         return Ok(figures);
     }
-    let result = outcome.image.to_rgb8();
-    let frames = wanted_frames(item, truth, Some(outcome));
+    let prefix = if outcome.is_some() { "" } else { "judge_" };
+    let frames = wanted_frames(item, truth, outcome);
     for (subject, frame) in item.wanted.iter().zip(frames).filter(|(s, _)| s.modality == "image") {
         let Some((name, own)) = subject.reference.as_ref().and_then(|n| gallery.get_key_value(n))
         else {
             continue;
         };
-        let query = eyes.embed(&[crop(&result, &frame)])?;
+        let query = eyes.recognise(&[crop(result, &frame)])?;
         let others: Vec<Vec<f32>> = gallery
             .iter()
-            .filter(|(other, embedding)| *other != name && *embedding != own)
-            .map(|(_, embedding)| embedding.clone())
-            .take(99)
+            .filter(|(other, likeness)| *other != name && *likeness != own)
+            .map(|(_, likeness)| likeness.clone())
+            .take(AMONG - 1)
             .collect();
         let rank = query.first().map_or(others.len(), |q| retrieval::rank(q, own, &others));
-        yes(&mut figures, "reference_found", rank == 0);
-        put(&mut figures, "reference_rank", rank as f64);
+        yes(&mut figures, &format!("{prefix}reference_found"), rank == 0);
+        put(&mut figures, &format!("{prefix}reference_rank"), rank as f64);
     }
     Ok(figures)
 }

@@ -12,6 +12,10 @@ pub trait Perception: Sync {
     /// Whether it could name this concept.
     fn knows(&self, concept: &str) -> bool;
 
-    /// An embedding of each picture.
+    /// What each picture shows as a vector that is near to those of other pictures of the same
+    /// thing; at least one picture.
+    fn recognise(&self, pictures: &[RgbImage]) -> Result<Vec<Vec<f32>>>;
+
+    /// What each picture means as a whole, as a vector.
     fn embed(&self, pictures: &[RgbImage]) -> Result<Vec<Vec<f32>>>;
 }

@@ -39,6 +39,10 @@ impl Perception for ColourSense {
         COLOURS.iter().any(|(name, _)| *name == concept)
     }
 
+    fn recognise(&self, pictures: &[RgbImage]) -> Result<Vec<Vec<f32>>> {
+        self.embed(pictures)
+    }
+
     fn embed(&self, pictures: &[RgbImage]) -> Result<Vec<Vec<f32>>> {
         let mean = |picture: &RgbImage| {
             let count = (picture.width() * picture.height()) as f32;

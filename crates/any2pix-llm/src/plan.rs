@@ -246,6 +246,8 @@ pub struct References<'a> {
     pub embeddings: &'a [Embedding],
     /// What they are.
     pub kinds: &'a [MediaKind],
+    /// How often the instruction mentions each: one subject for one mention.
+    pub mentions: &'a [usize],
     /// A subject's slot must be at least this close to a reference to stand for it.
     pub min_cosine: f32,
 }
@@ -259,12 +261,27 @@ impl References<'_> {
         images.get(found).copied()
     }
 
-    /// The reference nearest to `slot`, if it is near enough and not the source itself.
-    fn subject(&self, slot: &[f32], base: Option<usize>) -> Option<usize> {
-        let others: Vec<usize> = (0..self.embeddings.len()).filter(|i| Some(*i) != base).collect();
-        let found = nearest(slot, others.iter().map(|i| self.embeddings[*i].as_slice()))?;
-        let index = others.get(found).copied()?;
-        (cosine(slot, &self.embeddings[index]) >= self.min_cosine).then_some(index)
+    /// The references that subjects stand for, which are near enough and not the source itself:
+    /// the nearest pair first, and each reference once for each of its mentions.
+    fn subjects(&self, slots: &[&Embedding], base: Option<usize>) -> Vec<Option<usize>> {
+        let mut pairs = Vec::new();
+        for (slot, embedding) in slots.iter().enumerate() {
+            for (reference, other) in self.embeddings.iter().enumerate() {
+                let likeness = cosine(embedding, other);
+                if Some(reference) != base && likeness >= self.min_cosine {
+                    pairs.push((likeness, slot, reference));
+                }
+            }
+        }
+        pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let (mut found, mut left) = (vec![None; slots.len()], self.mentions.to_vec());
+        for (_, slot, reference) in pairs {
+            if found[slot].is_none() && left[reference] > 0 {
+                found[slot] = Some(reference);
+                left[reference] -= 1;
+            }
+        }
+        found
     }
 }
 
@@ -286,21 +303,22 @@ impl EditPlan {
             None => None,
         };
         let source = base.as_ref().map(|b| b.reference);
-        let subjects = |list: &[(String, usize)]| -> Result<Vec<Subject>, LlmError> {
-            list.iter()
-                .map(|(name, step)| {
-                    let embedding = slots(*step)?;
-                    let reference = references.subject(&embedding, source);
-                    Ok(Subject { name: name.clone(), embedding, reference })
-                })
-                .collect()
-        };
+        let named = parsed.additions.iter().chain(&parsed.removals);
+        let mut subjects = named
+            .map(|(name, step)| {
+                Ok(Subject { name: name.clone(), embedding: slots(*step)?, reference: None })
+            })
+            .collect::<Result<Vec<Subject>, LlmError>>()?;
+        let embeddings: Vec<&Embedding> = subjects.iter().map(|s| &s.embedding).collect();
+        let found = references.subjects(&embeddings, source);
+        subjects.iter_mut().zip(found).for_each(|(subject, found)| subject.reference = found);
+        let removals = subjects.split_off(parsed.additions.len());
         Ok(Self {
             base,
             gen_embedding: slots(parsed.gen_slot)?,
             operation: parsed.word("operation").and_then(Operation::from_word),
-            additions: subjects(&parsed.additions)?,
-            removals: subjects(&parsed.removals)?,
+            additions: subjects,
+            removals,
             place: parsed.word("place").map(String::from),
             look: parsed.word("look").map(String::from),
             caption: parsed.caption,

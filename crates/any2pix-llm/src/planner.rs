@@ -165,9 +165,9 @@ impl Planner {
             let embedding = self.model.predict(&states.narrow(0, step, 1)?)?;
             Ok(embedding.squeeze(0)?.to_dtype(DType::F32)?.to_vec1()?)
         };
-        let kinds = kinds(instruction, embeddings.len());
+        let (kinds, mentions) = mentioned(instruction, embeddings.len());
         let min_cosine = self.config.retrieval_min_cosine;
-        let references = References { embeddings, kinds: &kinds, min_cosine };
+        let references = References { embeddings, kinds: &kinds, mentions: &mentions, min_cosine };
         let mut plan = EditPlan::read(&answer.ids, slots, &self.tokenizer, &references)?;
         let spelled = |key, value: Option<String>| {
             value.map(|value| self.config.plan_grammar.canonical(key, &value))
@@ -234,14 +234,16 @@ impl Planner {
 
 /// What each reference is; one that the instruction never names counts as a sound, since it
 /// cannot be the base.
-fn kinds(instruction: &[Piece], count: usize) -> Vec<MediaKind> {
-    let mut kinds = vec![MediaKind::Audio; count];
+/// Of each reference what it is and how often the instruction mentions it.
+fn mentioned(instruction: &[Piece], count: usize) -> (Vec<MediaKind>, Vec<usize>) {
+    let (mut kinds, mut mentions) = (vec![MediaKind::Audio; count], vec![0; count]);
     for piece in instruction {
         if let Piece::Media(index, kind) = piece
-            && let Some(slot) = kinds.get_mut(*index)
+            && let (Some(slot), Some(times)) = (kinds.get_mut(*index), mentions.get_mut(*index))
         {
             *slot = *kind;
+            *times += 1;
         }
     }
-    kinds
+    (kinds, mentions)
 }

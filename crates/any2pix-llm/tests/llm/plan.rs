@@ -150,7 +150,9 @@ fn the_base_is_a_picture_and_a_subject_is_not_the_base() {
     let ids = ids(text);
     let embeddings = [vec![1.0, 0.0, 0.0], vec![0.9, 0.1, 0.0], vec![0.0, 0.0, 1.0]];
     let kinds = [MediaKind::Audio, MediaKind::Image, MediaKind::Audio];
-    let references = References { embeddings: &embeddings, kinds: &kinds, min_cosine: 0.6 };
+    let mentions = [1; 3];
+    let references =
+        References { embeddings: &embeddings, kinds: &kinds, mentions: &mentions, min_cosine: 0.6 };
     let steps: Vec<usize> =
         (0..ids.len()).filter(|k| ids[*k] == tokenizer.control().video).collect();
     let slots = |step: usize| {
@@ -171,6 +173,33 @@ fn the_base_is_a_picture_and_a_subject_is_not_the_base() {
     let sounds = References { kinds: &[MediaKind::Audio; 3], ..references };
     let refused = EditPlan::read(&ids, slots, &tokenizer, &sounds);
     assert!(matches!(refused, Err(LlmError::NoBaseImage)));
+}
+
+#[test]
+fn a_reference_stands_for_one_subject_a_mention() {
+    let tokenizer = published();
+    let text = "<base><video><im_gen_start><im_gen>[a]<video>\
+                additions:dog:<video>.removals:cat:<video>.operation:replace.</s>";
+    let ids = ids(text);
+    let embeddings = [vec![1.0, 0.0, 0.0], vec![0.0, 1.0, 0.0]];
+    let kinds = [MediaKind::Image, MediaKind::Image];
+    let steps: Vec<usize> =
+        (0..ids.len()).filter(|k| ids[*k] == tokenizer.control().video).collect();
+    let slots = |step: usize| {
+        Ok(match steps.iter().position(|s| *s == step).unwrap() {
+            0 | 1 => vec![1.0, 0.0, 0.0],
+            2 => vec![0.0, 0.8, 0.6],
+            _ => vec![0.0, 0.9, 0.1], // nearer to the reference than the addition is
+        })
+    };
+    let read = |mentions: &[usize]| {
+        let references =
+            References { embeddings: &embeddings, kinds: &kinds, mentions, min_cosine: 0.6 };
+        let plan = EditPlan::read(&ids, slots, &tokenizer, &references).unwrap();
+        (plan.additions[0].reference, plan.removals[0].reference)
+    };
+    assert_eq!(read(&[1, 1]), (None, Some(1)));
+    assert_eq!(read(&[1, 2]), (Some(1), Some(1)));
 }
 
 #[test]

@@ -35,6 +35,9 @@ pub struct Mood {
     pub loudness: f32,
 }
 
+/// From this program on there are noises instead of instruments.
+const FIRST_EFFECT: u8 = 120;
+
 /// Plays General MIDI programs.
 pub struct Orchestra {
     font: Arc<SoundFont>,
@@ -50,6 +53,11 @@ impl Orchestra {
 
     /// A short free phrase on `program`, about two seconds, 16 kHz.
     pub fn phrase(&self, program: u8, generator: &mut Generator) -> Result<Vec<f32>> {
+        if program >= FIRST_EFFECT {
+            let key = 55 + generator.below(12) as i32;
+            let note = Note { start: 0.0, length: 2.4, channel: 0, key, velocity: 110 };
+            return self.play(&[(0, program)], &[note], 2.6);
+        }
         let scale = if generator.chance(0.5) { MAJOR } else { MINOR };
         let root = lowest_key(program) + generator.below(8) as i32;
         let step = generator.uniform_in(0.18, 0.55);

@@ -231,7 +231,17 @@ impl World {
     ) -> Option<(RgbaImage, GrayImage)> {
         let sprites = self.sprites(concept, split);
         let sprite = generator.choose(&sprites)?.picture.clone();
-        Some(compose::portrait(self, generator, split, &sprite))
+        Some(self.portrait_of(&sprite, split, generator))
+    }
+
+    /// A reference picture that shows a cut-out, and the opacity of the cut-out in it.
+    pub fn portrait_of(
+        &self,
+        sprite: &Arc<RgbaImage>,
+        split: Split,
+        generator: &mut Generator,
+    ) -> (RgbaImage, GrayImage) {
+        compose::portrait(self, generator, split, sprite)
     }
 
     /// One edit of this split, of `kind` or of any kind; the same for the same generator.

@@ -1,6 +1,5 @@
 //! Stage `decoder`: the UNet and its adapter learn to paint windows around edits.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use any2pix_diffusion::{
     Autoencoder, ImageProjModelConfig, PatchCodec, UNet2DConditionModelConfig,
 };
 use any2pix_encoders::imagebind::ImageBindModel;
-use any2pix_nn::{Checkpoint, Generator, Parameters};
+use any2pix_nn::{Generator, Parameters};
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use serde::Deserialize;
@@ -35,10 +34,6 @@ use crate::{Recipe, Result, StepLoss};
 struct DecoderSettings {
     /// The component that is trained: `unet` (source channels) or `unet_inversion` (none).
     unet: String,
-    /// A component whose weights a fresh run begins with, as far as both have them: the first
-    /// channels where it has more.
-    #[serde(default)]
-    start_from: Option<String>,
     /// How often the picture's embedding is left out.
     #[serde(default = "half")]
     drop_generated: f32,
@@ -121,25 +116,6 @@ pub struct DecoderRecipe {
     world: Arc<World>,
 }
 
-/// Puts weights of the same names into `parameters`, narrowed to the sizes there.
-fn begin_with(parameters: &Parameters, weights: &Checkpoint) -> Result<()> {
-    let mut begun = HashMap::new();
-    for (name, var) in parameters.named() {
-        let Some(mut weight) = weights.tensor(&name) else { continue };
-        if weight.rank() != var.rank() {
-            continue;
-        }
-        for (dim, &size) in var.dims().iter().enumerate() {
-            weight = weight.narrow(dim, 0, size.min(weight.dim(dim)?))?;
-        }
-        if weight.dims() == var.dims() {
-            begun.insert(name, weight.contiguous()?);
-        }
-    }
-    parameters.assign(&begun)?;
-    Ok(())
-}
-
 impl DecoderRecipe {
     /// Opens the world, the codec and the encoder, and starts a fresh UNet.
     pub fn open(context: &StageContext) -> Result<Self> {
@@ -154,9 +130,6 @@ impl DecoderRecipe {
         let vb = parameters.builder(&Device::Cpu);
         let model =
             AdaptedUNet::load(vb.pp("unet"), vb, &config, &adapter).map_err(component::misfit)?;
-        if let Some(other) = &settings.start_from {
-            begin_with(&parameters, &component::weights(model_dir, other)?)?;
-        }
         let vae_weights = component::weights(model_dir, "vae")?;
         let vae = PatchCodec::load(
             vae_weights.builder(DType::F32, &Device::Cpu),

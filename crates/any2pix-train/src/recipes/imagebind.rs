@@ -44,6 +44,9 @@ struct Numbers {
     threads: usize,
     /// Only the first concepts: to see that the recipe learns at all.
     concepts: usize,
+    /// Only the tower of sounds learns, towards the names where they stand: nothing else that
+    /// builds on the encoder has to be trained again.
+    only_sounds: bool,
 }
 
 impl Default for Numbers {
@@ -55,6 +58,7 @@ impl Default for Numbers {
             name_weight: 0.5,
             threads: 1,
             concepts: usize::MAX,
+            only_sounds: false,
         }
     }
 }
@@ -123,7 +127,42 @@ impl Source {
         Ok(self.transform.clip(&self.fbank, heard)?)
     }
 
+    /// A sound of a concept, sometimes of two recordings at once.
+    fn sound(&self, concept: &str, generator: &mut Generator) -> Option<Vec<f32>> {
+        let mut samples = self.world.augmented_clip(concept, Split::Train, generator)?;
+        if generator.chance(0.25) {
+            let other = self.world.augmented_clip(concept, Split::Train, generator)?;
+            let share = generator.uniform_in(0.2, 1.0);
+            samples.iter_mut().zip(&other).for_each(|(sample, other)| *sample += share * other);
+        }
+        Some(samples)
+    }
+
+    /// Sounds of concepts drawn evenly, without pictures.
+    fn sounds(&self, generator: &mut Generator) -> Result<Batch> {
+        let (mut concepts, mut clips) = (Vec::new(), Vec::new());
+        while clips.len() < self.batch {
+            let concept = generator.below(self.names.len());
+            if let Some(samples) = self.sound(&self.names[concept], generator) {
+                clips.push(mask_parts(&self.clip(&samples)?, generator)?);
+                concepts.push(concept as u32);
+            }
+        }
+        let side = self.side;
+        Ok(Batch {
+            pictures: Tensor::zeros((0, 3, side, side), DType::F32, &Device::Cpu)?,
+            owners: (0..clips.len() as u32).collect(),
+            clips: stack(&clips, self)?,
+            concepts,
+            captions: Vec::new(),
+            names: Vec::new(),
+        })
+    }
+
     fn batch(&self, generator: &mut Generator) -> Result<Batch> {
+        if self.numbers.only_sounds {
+            return self.sounds(generator);
+        }
         let mut order: Vec<usize> = (0..self.names.len()).collect();
         generator.shuffle(&mut order);
         let mut pictures = Vec::new();
@@ -248,6 +287,15 @@ impl ImageBindRecipe {
         Ok(self.model.text.forward_unit(&self.model.text_input(&rows?)?)?.detach())
     }
 
+    /// Cross entropy of sounds against the names where they stand.
+    fn sound_loss(&self, batch: &Batch) -> Result<StepLoss> {
+        let names = self.names()?;
+        let scale = self.model.text.logit_scale()?.detach();
+        let sounds = self.model.audio.forward_clips(&batch.clips)?;
+        let loss = against(&sounds, &names, &scale, &batch.concepts)?;
+        Ok(StepLoss::new(loss, batch.concepts.len()))
+    }
+
     /// Pictures of every concept in `split`, `count` each: how often their name is the nearest.
     fn picture_figure(
         &self,
@@ -333,6 +381,9 @@ impl Recipe for ImageBindRecipe {
 
     fn loss(&mut self, step: u64, _generator: &mut Generator) -> Result<StepLoss> {
         let batch = self.batches.batch(step)?;
+        if self.source.numbers.only_sounds {
+            return self.sound_loss(&batch);
+        }
         let (objects, scenes) = (batch.concepts.len(), batch.captions.len());
         let numbers = &self.source.numbers;
         let text = |rows: &[Vec<u32>]| -> Result<Tensor> {

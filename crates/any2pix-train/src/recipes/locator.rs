@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use any2pix_encoders::locator::{Area, Found, Locator, LocatorConfig, Seen};
+use any2pix_encoders::locator::{Area, Found, Locator, LocatorConfig, Seen, iou};
 use any2pix_nn::{Generator, Parameters};
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
@@ -253,7 +253,7 @@ impl LocatorRecipe {
         let Some(concept) = self.scenes.world.concept_id(&object.concept) else { return Ok(()) };
         let found = self.model.find(&seen, &batch.queries)?;
         let location = found.location(&seen, (0, concept), Area::ANYWHERE)?;
-        let overlap = targets::iou(location.bbox, targets::unit_box(&object.bbox));
+        let overlap = iou(location.bbox, targets::unit_box(&object.bbox));
         figures.found += 1.0;
         figures.overlap += f64::from(overlap);
         figures.half += f64::from(u8::from(overlap >= 0.5));

@@ -65,29 +65,3 @@ pub fn opaque_box(opacity: &GrayImage) -> Option<[f32; 4]> {
     let [left, top, right, bottom] = bounds?.map(|v| v as f32 / opacity.width() as f32);
     Some([(left + right) * 0.5, (top + bottom) * 0.5, right - left, bottom - top])
 }
-
-/// Shared area over joint area of two boxes (centre, width, height).
-pub fn iou(a: [f32; 4], b: [f32; 4]) -> f32 {
-    let shared = |i: usize| {
-        let (low, high) = (
-            (a[i] - a[i + 2] * 0.5).max(b[i] - b[i + 2] * 0.5),
-            (a[i] + a[i + 2] * 0.5).min(b[i] + b[i + 2] * 0.5),
-        );
-        (high - low).max(0.0)
-    };
-    let both = shared(0) * shared(1);
-    both / (a[2] * a[3] + b[2] * b[3] - both).max(1e-9)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn boxes_overlap_as_they_should() {
-        let a = [0.5, 0.5, 0.2, 0.2];
-        assert!((iou(a, a) - 1.0).abs() < 1e-5);
-        assert!((iou(a, [0.6, 0.5, 0.2, 0.2]) - 1.0 / 3.0).abs() < 1e-5);
-        assert_eq!(iou(a, [0.9, 0.9, 0.1, 0.1]), 0.0);
-    }
-}
