@@ -401,9 +401,7 @@ impl Workbench<'_> {
         let own = row(query).map_err(AgentError::compute(Stage::Locate))?;
         let answer = match look {
             Look::Find => {
-                let spoken = self.components.spoken(&[&subject.name])?;
-                let queries = Tensor::cat(&[&own, &spoken], 0);
-                let queries = queries.map_err(AgentError::compute(Stage::Locate))?;
+                let queries = self.by_name_too(own, &subject.name)?;
                 sighting::find(self.components, picture, &queries)?
             }
             Look::Put => {
@@ -420,6 +418,15 @@ impl Workbench<'_> {
         let rect = locate::rect_of(answer.bbox, size);
         let mask = Plane { width: answer.side, height: answer.side, values: answer.mask };
         Ok(Region::within(rect, &mask, size))
+    }
+
+    /// A query and, for a name that the model was trained on, the name as another.
+    fn by_name_too(&self, own: Tensor, name: &str) -> Result<Tensor, AgentError> {
+        if !self.components.concepts()?.iter().any(|concept| concept.name == name) {
+            return Ok(own);
+        }
+        let spoken = self.components.spoken(&[name])?;
+        Tensor::cat(&[own, spoken], 0).map_err(AgentError::compute(Stage::Locate))
     }
 
     fn condition_of(
