@@ -162,6 +162,8 @@ pub struct Locator {
     config: LocatorConfig,
 }
 
+/// Below this a mask says nothing of its thing; what stands out there says more.
+const SURE: f32 = 0.5;
 /// Most cells belong to nothing that is asked for.
 const MASK_BIAS: f64 = -2.0;
 /// A cell sees the centre of its thing this many cells away, at most.
@@ -325,6 +327,10 @@ impl Locator {
         let asked = self.find(&seen, queries)?.as_one()?;
         let anything = self.find(&seen, &queries.narrow(0, 0, 1)?.zeros_like()?)?;
         let mut places = asked.locations(&seen, count)?;
+        let standing_out = anything.at(&seen, (0, 0), (0, 0.0))?.mask;
+        for place in places.iter_mut().filter(|place| place.confidence < SURE) {
+            place.mask.clone_from(&standing_out);
+        }
         let likelihood = by_cell(&asked.centre_logits.flatten_all()?, seen.side)?;
         for mut place in anything.locations(&seen, count)? {
             if places.iter().all(|other| place.is_apart(other)) {
