@@ -34,6 +34,7 @@ pub(crate) struct Planned {
     pub(crate) inputs: Vec<Input>,
     pub(crate) plan: EditPlan,
     pub(crate) condition: Condition,
+    pub(crate) vocabulary: Vocabulary,
 }
 
 impl Playroom {
@@ -132,12 +133,12 @@ impl Pipeline for Playroom {
         let inputs = run.stage(Stage::Encode, |run| self.encode(request, run))?;
         // 2. plan: instruction and embeddings become base, objects and the target's embedding
         let galleries = self.galleries(settings.gallery)?;
-        let plan = run.stage(Stage::Plan, |run| {
+        let (plan, vocabulary) = run.stage(Stage::Plan, |run| {
             let vocabulary = Vocabulary::open(&self.components, &galleries)?;
             let mut plan = self.plan(request, &inputs, &vocabulary)?;
             knowledge::settle(&mut plan, request, &inputs, &vocabulary, &galleries, run)?;
             self.recognise(&mut plan, &inputs, &vocabulary)?;
-            Ok(plan)
+            Ok((plan, vocabulary))
         })?;
         // 3. refine: the prior cleans the target's embedding
         let refined = run.stage(Stage::Refine, |_| self.refine(&plan, request))?;
@@ -149,7 +150,7 @@ impl Pipeline for Playroom {
                 .map_err(AgentError::compute(Stage::Condition))
         })?;
         // 5. locate, invert, denoise, decode, compose: once for each thing to paint
-        let planned = Planned { inputs, plan, condition };
+        let planned = Planned { inputs, plan, condition, vocabulary };
         let mut report = report(&planned);
         let todo = tasks(&planned.plan);
         if todo.is_empty() {

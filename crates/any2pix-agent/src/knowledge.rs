@@ -1,5 +1,6 @@
 //! What a model knows by name: an object that it does not know is refused, not guessed.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 
 use any2pix_llm::EditPlan;
@@ -52,6 +53,8 @@ pub struct Vocabulary {
     concepts: Vec<Concept>,
     /// How many of them, from the first, the model was trained on.
     trained: usize,
+    /// The embeddings of these, once somebody asks.
+    spoken: OnceCell<Vec<Vec<f32>>>,
 }
 
 impl Vocabulary {
@@ -67,12 +70,23 @@ impl Vocabulary {
                 synonyms: Vec::new(),
             }));
         }
-        Ok(Self { concepts, trained })
+        Ok(Self { concepts, trained, spoken: OnceCell::new() })
     }
 
     /// What the model was trained on.
     pub(crate) fn trained(&self) -> &[Concept] {
         &self.concepts[..self.trained]
+    }
+
+    /// The embeddings of the names of what the model was trained on, in their order.
+    pub(crate) fn spoken(&self, components: &Components) -> Result<&[Vec<f32>], AgentError> {
+        if let Some(spoken) = self.spoken.get() {
+            return Ok(spoken);
+        }
+        let names: Vec<&str> = self.trained().iter().map(|c| c.name.as_str()).collect();
+        let spoken = components.spoken(&names)?.to_vec2::<f32>();
+        let spoken = spoken.map_err(AgentError::compute(Stage::Plan))?;
+        Ok(self.spoken.get_or_init(|| spoken))
     }
 }
 
@@ -89,7 +103,7 @@ pub fn names(
     if has_others {
         return Ok(Vec::new());
     }
-    let likely = likely(inputs, components, vocabulary.trained())?;
+    let likely = likely(inputs, components, vocabulary)?;
     let mut names: Vec<String> =
         said.into_iter().chain(likely).map(|concept| concept.name.to_lowercase()).collect();
     names.sort();
@@ -102,18 +116,16 @@ pub fn names(
 fn likely<'a>(
     inputs: &[Input],
     components: &Components,
-    concepts: &'a [Concept],
+    vocabulary: &'a Vocabulary,
 ) -> Result<Vec<&'a Concept>, AgentError> {
     let pictures = inputs.iter().filter(|input| input.picture().is_some()).count();
     let is_asked = |input: &&Input| input.picture().is_none() || pictures > 1;
     let asked: Vec<&Input> = inputs.iter().filter(is_asked).collect();
-    if asked.is_empty() || concepts.is_empty() {
+    if asked.is_empty() || vocabulary.trained().is_empty() {
         return Ok(Vec::new());
     }
-    let names: Vec<&str> = concepts.iter().map(|concept| concept.name.as_str()).collect();
-    let spoken =
-        components.spoken(&names)?.to_vec2::<f32>().map_err(AgentError::compute(Stage::Plan))?;
-    let mut free: Vec<(&Vec<f32>, &Concept)> = spoken.iter().zip(concepts).collect();
+    let spoken = vocabulary.spoken(components)?.iter();
+    let mut free: Vec<(&Vec<f32>, &Concept)> = spoken.zip(vocabulary.trained()).collect();
     let mut likely = Vec::new();
     for input in asked {
         let alike = |index: &usize| plan::cosine(free[*index].0, &input.embedding);

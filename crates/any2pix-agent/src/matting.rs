@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use any2pix_encoders::image::Picture;
-use any2pix_encoders::locator::{Area, Locator, Task};
+use any2pix_encoders::locator::Locator;
 use any2pix_encoders::resize::{self, Filter};
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::Result;
 use image::{DynamicImage, RgbImage, Rgba, RgbaImage, imageops};
 
 use crate::locate::{Region, rect_of};
@@ -90,8 +90,7 @@ fn with_alpha(mut picture: RgbaImage, alpha: &Plane) -> RgbaImage {
 
 /// What the locator takes for the thing of a picture, when it is sure and leaves something over.
 fn stands_out(picture: &RgbImage, locator: &Locator) -> Result<Option<Plane>> {
-    let anything = Tensor::zeros((1, locator.config().embed_dim), DType::F32, &Device::Cpu)?;
-    let answer = locator.locate(picture, &anything, Task::Find, Area::ANYWHERE)?;
+    let Some(answer) = locator.things(picture, 1)?.pop() else { return Ok(None) };
     let mask = Plane { width: answer.side, height: answer.side, values: answer.mask };
     let size = picture.dimensions();
     let mask = Region::within(rect_of(answer.bbox, size), &mask, size).mask;
@@ -194,6 +193,7 @@ fn visible(picture: &RgbaImage) -> (u32, u32, u32, u32) {
 mod tests {
     use any2pix_encoders::locator::LocatorConfig;
     use any2pix_nn::Parameters;
+    use candle_core::Device;
     use image::Rgb;
 
     use super::*;

@@ -33,16 +33,16 @@ pub fn recognise<'a>(
     components: &Components,
     vocabulary: &Vocabulary,
 ) -> Result<(), AgentError> {
-    let compute = AgentError::compute(Stage::Plan);
-    let names: Vec<&str> = vocabulary.trained().iter().map(|c| c.name.as_str()).collect();
+    let names = vocabulary.trained();
     let mut subjects =
         subjects.filter_map(|subject| Some((inputs.get(subject.reference?)?, subject))).peekable();
     let (Some(picture), Some(_), false) = (base.picture(), subjects.peek(), names.is_empty())
     else {
         return Ok(());
     };
-    let spoken = components.spoken(&names)?.to_vec2::<f32>().map_err(&compute)?;
-    let things = components.locator()?.things(&picture.rgb, PLACES).map_err(&compute)?;
+    let spoken = vocabulary.spoken(components)?;
+    let things = components.locator()?.things(&picture.rgb, PLACES);
+    let things = things.map_err(AgentError::compute(Stage::Plan))?;
     let shown = looks(components, &picture.rgb, &things)?;
     for (input, subject) in subjects {
         let score = |index: &usize| {
@@ -51,7 +51,7 @@ pub fn recognise<'a>(
         };
         let best = (0..names.len()).max_by(|a, b| score(a).total_cmp(&score(b)));
         if let Some(best) = best {
-            subject.name = names[best].to_string();
+            subject.name.clone_from(&names[best].name);
         }
     }
     Ok(())

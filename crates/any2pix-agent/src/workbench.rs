@@ -3,7 +3,7 @@
 use ::image::{RgbImage, RgbaImage, imageops};
 use any2pix_diffusion::source_decoder::PriorDeviations;
 use any2pix_encoders::image::{self, ImageLimits, Picture};
-use any2pix_encoders::locator::{Area, Task as Look};
+use any2pix_encoders::locator::Area;
 use any2pix_encoders::resize::{self, Filter};
 use any2pix_llm::plan::Subject;
 use any2pix_nn::Generator;
@@ -71,13 +71,13 @@ impl Workbench<'_> {
             Task::Make => return self.make(&painter, &picture, run),
             Task::Restyle => return self.restyle(&painter, picture, run),
             Task::Erase(removal) => run.stage(Stage::Locate, |run| {
-                let region = self.locate(Look::Find, &plan.removals[removal], &picture, run)?;
+                let region = self.find(&plan.removals[removal], &picture, run)?;
                 let setting = self.hole(&region, region.rect, &picture)?;
                 self.note("remove", removal, region.rect, setting.window);
                 Ok(setting)
             })?,
             Task::Replace { removal, addition } => run.stage(Stage::Locate, |run| {
-                let region = self.locate(Look::Find, &plan.removals[removal], &picture, run)?;
+                let region = self.find(&plan.removals[removal], &picture, run)?;
                 let mut setting = self.hole(&region, region.rect, &picture)?;
                 self.note("remove", removal, region.rect, setting.window);
                 setting.brief.condition = self.condition_of(&plan.additions[addition])?;
@@ -85,7 +85,7 @@ impl Workbench<'_> {
                 Ok(setting)
             })?,
             Task::Add(addition) => run.stage(Stage::Locate, |run| {
-                let rect = self.locate(Look::Put, &plan.additions[addition], &picture, run)?.rect;
+                let rect = self.room(&plan.additions[addition], &picture)?;
                 let mut setting = self.place(addition, rect, &picture)?;
                 self.lay_reference(addition, rect, &mut setting, run)?;
                 Ok(setting)
@@ -96,7 +96,7 @@ impl Workbench<'_> {
             Task::Move(addition) => return self.take_elsewhere(&painter, addition, picture, run),
             Task::Repeat(addition) => run.stage(Stage::Locate, |run| {
                 let object = self.object(addition, &picture, run)?;
-                self.put_again(addition, &object, &picture, run)
+                self.put_again(addition, &object, &picture)
             })?,
         };
         self.paint_window(&painter, setting, picture, run)
@@ -232,7 +232,7 @@ impl Workbench<'_> {
         run: &mut Run,
     ) -> Result<(Region, RgbaImage), AgentError> {
         let subject = &self.planned.plan.additions[addition];
-        let region = self.locate(Look::Find, subject, picture, run)?;
+        let region = self.find(subject, picture, run)?;
         let cut = layers::taken_out(picture, &region);
         Ok((region, cut))
     }
@@ -269,8 +269,7 @@ impl Workbench<'_> {
             Ok((object, setting))
         })?;
         let picture = self.paint_window(painter, setting, picture, run)?;
-        let setting =
-            run.stage(Stage::Locate, |run| self.put_again(addition, &object, &picture, run))?;
+        let setting = run.stage(Stage::Locate, |_| self.put_again(addition, &object, &picture))?;
         self.paint_window(painter, setting, picture, run)
     }
 
@@ -280,10 +279,9 @@ impl Workbench<'_> {
         addition: usize,
         (region, cut): &(Region, RgbaImage),
         picture: &RgbImage,
-        run: &mut Run,
     ) -> Result<Setting, AgentError> {
         let subject = &self.planned.plan.additions[addition];
-        let wanted = self.locate(Look::Put, subject, picture, run)?.rect;
+        let wanted = self.room(subject, picture)?;
         let rect = wanted.with_size(region.rect.width, region.rect.height, picture.dimensions());
         let mut setting = self.place(addition, rect, picture)?;
         self.lay(cut, rect, &mut setting);
@@ -388,30 +386,16 @@ impl Workbench<'_> {
         Ok(cut)
     }
 
-    /// Asks the locator.
-    fn locate(
+    /// Where an object of the picture is.
+    fn find(
         &self,
-        look: Look,
         subject: &Subject,
         picture: &RgbImage,
         run: &mut Run,
     ) -> Result<Region, AgentError> {
-        let input = subject.reference.and_then(|index| self.planned.inputs.get(index));
-        let query = input.map_or(&subject.embedding, |input| &input.embedding);
-        let own = row(query).map_err(AgentError::compute(Stage::Locate))?;
-        let answer = match look {
-            Look::Find => {
-                let queries = self.by_name_too(own, &subject.name)?;
-                sighting::find(self.components, picture, &queries)?
-            }
-            Look::Put => {
-                let place = self.planned.plan.place.as_deref();
-                let area = place.and_then(Area::named).unwrap_or(Area::ANYWHERE);
-                let answer = self.components.locator()?.locate(picture, &own, look, area);
-                answer.map_err(AgentError::compute(Stage::Locate))?
-            }
-        };
-        if look == Look::Find && answer.confidence < SURE {
+        let queries = self.by_name_too(self.query(subject)?, &subject.name)?;
+        let answer = sighting::find(self.components, picture, &queries)?;
+        if answer.confidence < SURE {
             run.warn(format!("`{}` is hard to find in the picture", subject.name));
         }
         let size = picture.dimensions();
@@ -420,22 +404,41 @@ impl Workbench<'_> {
         Ok(Region::within(rect, &mask, size))
     }
 
+    /// Where an object may be put.
+    fn room(&self, subject: &Subject, picture: &RgbImage) -> Result<Rect, AgentError> {
+        let place = self.planned.plan.place.as_deref();
+        let area = place.and_then(Area::named).unwrap_or(Area::ANYWHERE);
+        let answer = self.components.locator()?.room(picture, &self.query(subject)?, area);
+        let answer = answer.map_err(AgentError::compute(Stage::Locate))?;
+        Ok(locate::rect_of(answer.bbox, picture.dimensions()))
+    }
+
+    /// What stands for an object: its reference, else what the plan says of it.
+    fn meaning<'s>(&'s self, subject: &'s Subject) -> &'s [f32] {
+        let input = subject.reference.and_then(|index| self.planned.inputs.get(index));
+        input.map_or(&subject.embedding, |input| &input.embedding)
+    }
+
+    fn query(&self, subject: &Subject) -> Result<Tensor, AgentError> {
+        row(self.meaning(subject)).map_err(AgentError::compute(Stage::Locate))
+    }
+
     /// A query and, for a name that the model was trained on, the name as another.
     fn by_name_too(&self, own: Tensor, name: &str) -> Result<Tensor, AgentError> {
-        if !self.components.concepts()?.iter().any(|concept| concept.name == name) {
+        let vocabulary = &self.planned.vocabulary;
+        let Some(known) = vocabulary.trained().iter().position(|c| c.name == name) else {
             return Ok(own);
-        }
-        let spoken = self.components.spoken(&[name])?;
-        Tensor::cat(&[own, spoken], 0).map_err(AgentError::compute(Stage::Locate))
+        };
+        row(&vocabulary.spoken(self.components)?[known])
+            .and_then(|spoken| Tensor::cat(&[own, spoken], 0))
+            .map_err(AgentError::compute(Stage::Locate))
     }
 
     fn condition_of(
         &self,
         subject: &Subject,
     ) -> Result<crate::conditioning::Condition, AgentError> {
-        let input = subject.reference.and_then(|index| self.planned.inputs.get(index));
-        let embedding = input.map_or(&subject.embedding, |input| &input.embedding);
-        let condition = self.planned.condition.with_subject(embedding);
+        let condition = self.planned.condition.with_subject(self.meaning(subject));
         condition.map_err(AgentError::compute(Stage::Condition))
     }
 

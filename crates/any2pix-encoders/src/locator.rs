@@ -14,15 +14,6 @@ use serde::{Deserialize, Serialize};
 use crate::convnet::{ResBlock, Stage, StageConfig, pixels, space_to_depth};
 use crate::resize::{Filter, resize};
 
-/// What is asked of the locator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
-    /// Where the object of the query is.
-    Find,
-    /// Where the object of the query may be put.
-    Put,
-}
-
 /// A part of a picture, as a word of place names it: bounds of an object's centre, in parts of the
 /// picture's sides.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -294,22 +285,13 @@ impl Locator {
         self.see(&pixels(&square)?.unsqueeze(0)?)
     }
 
-    /// Where in a picture of any size the thing of a query is, or may be put, its centre in `area`.
+    /// Where in a picture of any size the thing of a query may be put, its centre in `area`.
     ///
     /// # Shapes
     /// `query` `(1, embed_dim)`.
-    pub fn locate(
-        &self,
-        picture: &RgbImage,
-        query: &Tensor,
-        task: Task,
-        area: Area,
-    ) -> Result<Location> {
+    pub fn room(&self, picture: &RgbImage, query: &Tensor, area: Area) -> Result<Location> {
         let seen = self.look(picture)?;
-        match task {
-            Task::Find => self.find(&seen, query)?.location(&seen, (0, 0), area),
-            Task::Put => self.put(&seen, query)?.location(&seen, 0, area),
-        }
+        self.put(&seen, query)?.location(&seen, 0, area)
     }
 
     /// Places in a picture of any size where the thing may be that all of `queries` stand for: the
@@ -325,7 +307,7 @@ impl Locator {
     ) -> Result<Vec<Location>> {
         let seen = self.look(picture)?;
         let asked = self.find(&seen, queries)?.as_one()?;
-        let anything = self.find(&seen, &queries.narrow(0, 0, 1)?.zeros_like()?)?;
+        let anything = self.find(&seen, &self.anything(&seen)?)?;
         let mut places = asked.locations(&seen, count)?;
         let standing_out = anything.at(&seen, (0, 0), (0, 0.0))?.mask;
         for place in places.iter_mut().filter(|place| place.confidence < SURE) {
@@ -344,9 +326,13 @@ impl Locator {
     /// Up to `count` places where something stands out, whatever it is.
     pub fn things(&self, picture: &RgbImage, count: usize) -> Result<Vec<Location>> {
         let seen = self.look(picture)?;
-        let anything = (1, self.config.embed_dim);
-        let anything = Tensor::zeros(anything, seen.features.dtype(), seen.features.device())?;
-        self.find(&seen, &anything)?.locations(&seen, count)
+        self.find(&seen, &self.anything(&seen)?)?.locations(&seen, count)
+    }
+
+    /// The query for whatever stands out.
+    fn anything(&self, seen: &Seen) -> Result<Tensor> {
+        let shape = (1, self.config.embed_dim);
+        Tensor::zeros(shape, seen.features.dtype(), seen.features.device())
     }
 }
 
@@ -548,7 +534,7 @@ mod tests {
         let query = Generator::new(2).randn((1, 6), &device).unwrap();
         for word in ["LEFT", "RIGHT", "TOP", "BOTTOM-LEFT", "CENTER"] {
             let area = Area::named(word).unwrap();
-            let location = locator.locate(&picture, &query, Task::Put, area).unwrap();
+            let location = locator.room(&picture, &query, area).unwrap();
             assert!(area.holds(location.bbox[0], location.bbox[1]), "{word} {location:?}");
             assert!(location.mask.iter().any(|value| *value > 0.5));
         }

@@ -232,9 +232,8 @@ impl Planner {
     }
 }
 
-/// What each reference is; one that the instruction never names counts as a sound, since it
-/// cannot be the base.
-/// Of each reference what it is and how often the instruction mentions it.
+/// What each reference is, and how often the instruction mentions it; one that it never mentions
+/// counts as a sound, since it cannot be the base.
 fn mentioned(instruction: &[Piece], count: usize) -> (Vec<MediaKind>, Vec<usize>) {
     let (mut kinds, mut mentions) = (vec![MediaKind::Audio; count], vec![0; count]);
     for piece in instruction {
