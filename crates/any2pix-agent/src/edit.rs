@@ -82,19 +82,6 @@ impl Playroom {
             .map_err(|error| AgentError::Planning { error: Box::new(error) })
     }
 
-    /// What shall be changed or taken away is something that the base shows.
-    fn recognise(
-        &self,
-        plan: &mut EditPlan,
-        inputs: &[Input],
-        vocabulary: &Vocabulary,
-    ) -> Result<(), AgentError> {
-        let Some(base) = plan.base.as_ref().and_then(|base| inputs.get(base.reference)) else {
-            return Ok(());
-        };
-        sighting::recognise(plan.removals.iter_mut(), base, inputs, &self.components, vocabulary)
-    }
-
     fn refine(&self, plan: &EditPlan, request: &EditRequest) -> Result<Tensor, AgentError> {
         let compute = AgentError::compute(Stage::Refine);
         let generated = row(&plan.gen_embedding).map_err(&compute)?;
@@ -137,7 +124,7 @@ impl Pipeline for Playroom {
             let vocabulary = Vocabulary::open(&self.components, &galleries)?;
             let mut plan = self.plan(request, &inputs, &vocabulary)?;
             knowledge::settle(&mut plan, request, &inputs, &vocabulary, &galleries, run)?;
-            self.recognise(&mut plan, &inputs, &vocabulary)?;
+            sighting::settle(&mut plan, &inputs, &self.components, &vocabulary, run)?;
             Ok((plan, vocabulary))
         })?;
         // 3. refine: the prior cleans the target's embedding
