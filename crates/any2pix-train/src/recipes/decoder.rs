@@ -20,8 +20,9 @@ use image::RgbImage;
 use serde::Deserialize;
 
 use super::component;
+use super::cut::WINDOW;
 use super::pictures::{contact_sheet, psnr, to_pictures, to_tensor};
-use super::windows::{WINDOW, Window, window};
+use super::windows::{Window, window};
 use crate::playroom::World;
 use crate::playroom::splits::Split;
 use crate::prefetch::Prefetch;

@@ -4,6 +4,7 @@ pub mod align;
 mod codes;
 pub mod component;
 pub mod contrast;
+mod cut;
 pub mod decoder;
 pub mod embedder;
 pub mod generate;

@@ -5,13 +5,15 @@ use any2pix_encoders::pixels;
 use any2pix_encoders::resize::{Filter, resize};
 use any2pix_nn::Generator;
 use candle_core::{Device, Tensor};
-use image::RgbImage;
+use image::{GrayImage, RgbImage};
 
+use super::cut::{Cut, WINDOW};
 use super::pictures::flat;
 use super::queries::Queries;
 use super::targets;
 use crate::Result;
-use crate::playroom::{Kind, Place, SCENE_SIDE, Sample, Split, World, scene::Scene};
+use crate::playroom::scene::{Placed, Scene};
+use crate::playroom::{Kind, Place, SCENE_SIDE, Sample, Split, World, raster};
 
 /// A thing in a picture.
 pub(super) struct Thing {
@@ -58,8 +60,12 @@ pub(super) struct Scenes {
     pub(super) cells: usize,
 }
 
-/// How often one thing is shown instead of an edit with its two scenes.
-const PORTRAITS: f32 = 0.3;
+/// How often one thing is shown by itself instead of an edit with its two scenes.
+const PORTRAITS: f32 = 0.2;
+/// How often, of the other times, a part of a scene is shown from nearer.
+const NEARER: f32 = 0.3;
+/// Of a thing that the border cuts, so much must be seen.
+const SEEN: f32 = 0.3;
 
 /// Things, and all of them together as what stands out, in the place of the largest.
 fn with_all(mut things: Vec<Thing>, concept: usize) -> Vec<Thing> {
@@ -131,6 +137,39 @@ impl Scenes {
         Ok(Some(Shown { picture: pixels(&picture)?, things, wish: None }))
     }
 
+    /// A part of a scene around one of its things, from nearer: what is looked at twice is looked
+    /// at like this.
+    fn nearer(&self, scene: &Scene, generator: &mut Generator) -> Result<Option<Shown>> {
+        let known = self.world.concepts().len();
+        let Some(subject) = generator.choose(&scene.objects) else { return Ok(None) };
+        let cut = Cut::around(&subject.bbox, generator);
+        let objects = scene.objects.iter().filter(|object| object.concept < known);
+        let things: Vec<Thing> = objects.filter_map(|object| self.thing_in(&cut, object)).collect();
+        let picture = pixels(&cut.of_scene(scene))?;
+        let is_empty = things.is_empty();
+        Ok((!is_empty).then(|| Shown { picture, things: with_all(things, known), wish: None }))
+    }
+
+    /// What a part of a scene shows of a thing, if it is enough.
+    fn thing_in(&self, cut: &Cut, object: &Placed) -> Option<Thing> {
+        let (left, top, width, height) = cut.place(&object.bbox);
+        let cutout = raster::resize(&object.picture, width, height);
+        let mut opacity = GrayImage::new(WINDOW, WINDOW);
+        let (mut seen, mut all) = (0u32, 0u32);
+        for (x, y, pixel) in cutout.enumerate_pixels().filter(|(_, _, pixel)| pixel[3] > 0) {
+            all += 1;
+            let at = |start: i64, offset: u32| u32::try_from(start + i64::from(offset)).ok();
+            let place = at(left, x).zip(at(top, y));
+            if let Some((x, y)) = place.filter(|(x, y)| *x < WINDOW && *y < WINDOW) {
+                opacity.get_pixel_mut(x, y)[0] = pixel[3];
+                seen += 1;
+            }
+        }
+        let bbox = targets::opaque_box(&opacity).filter(|_| seen as f32 >= SEEN * all as f32)?;
+        let cells = targets::cells(&opacity, self.cells);
+        Some(Thing { concept: object.concept, bbox, cells })
+    }
+
     /// About `size` pictures of training.
     pub(super) fn batch(&self, size: usize, generator: &mut Generator) -> Result<Batch> {
         let kinds = [Kind::Add, Kind::Remove, Kind::Replace, Kind::Look];
@@ -142,7 +181,11 @@ impl Scenes {
             }
             let kind = generator.choose(&kinds).copied();
             let sample = self.world.sample(generator, Split::Train, kind);
-            shown.extend(self.pictures(&sample)?);
+            if generator.chance(NEARER) {
+                shown.extend(self.nearer(&sample.recipe.target, generator)?);
+            } else {
+                shown.extend(self.pictures(&sample)?);
+            }
         }
         shown.truncate(size);
         self.side_by_side(shown, generator)

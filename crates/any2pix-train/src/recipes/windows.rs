@@ -5,8 +5,9 @@ use any2pix_diffusion::draft::{fill, paste};
 use any2pix_diffusion::exemplar::Holed;
 use any2pix_nn::Generator;
 use candle_core::{Device, Tensor};
-use image::{GrayImage, Rgb, RgbImage, RgbaImage, imageops};
+use image::{GrayImage, Rgb, RgbImage, RgbaImage};
 
+use super::cut::{Cut, WINDOW};
 use super::pictures::{to_pictures, to_tensor};
 use crate::Result;
 use crate::playroom::recipe::difference;
@@ -15,8 +16,6 @@ use crate::playroom::scene::{BBox, SCENE_SIDE};
 use crate::playroom::splits::Split;
 use crate::playroom::{World, raster};
 
-/// Side of a window in pixels.
-pub const WINDOW: u32 = 128;
 const AREA: usize = (WINDOW * WINDOW) as usize;
 
 /// How often each kind of edit is drawn; the rest of the kinds are these in other words.
@@ -104,56 +103,6 @@ fn global_window(sample: Sample) -> Result<Window> {
         subject: None,
         deviations,
     })
-}
-
-/// A square part of a scene, in scene pixels.
-#[derive(Clone, Copy)]
-struct Cut {
-    x: u32,
-    y: u32,
-    side: u32,
-}
-
-impl Cut {
-    /// A square that holds `region` with some room, not always in its middle.
-    fn around(region: &BBox, generator: &mut Generator) -> Self {
-        let longest = region.width.max(region.height) as f32;
-        let wanted = (longest + 8.0) * generator.uniform_in(1.15, 2.2);
-        let side = (wanted as u32).clamp(40, SCENE_SIDE);
-        let mut corner = |start: u32, length: u32| {
-            let room = side.saturating_sub(length) as f32;
-            let before = room * generator.uniform_in(0.2, 0.8);
-            (start as f32 - before).round().clamp(0.0, (SCENE_SIDE - side) as f32) as u32
-        };
-        let (x, y) = (corner(region.x, region.width), corner(region.y, region.height));
-        Self { x, y, side }
-    }
-
-    /// Pixels of the window for each of the scene.
-    fn scale(&self) -> f32 {
-        WINDOW as f32 / self.side as f32
-    }
-
-    /// Source and target, drawn at the window's scale.
-    fn of(&self, sample: &Sample) -> (RgbImage, RgbImage) {
-        let scale = self.scale();
-        let whole = ((SCENE_SIDE as f32 * scale).round() as u32).max(WINDOW);
-        let (source, target) = sample.recipe.render(whole);
-        let corner = |start: u32| ((start as f32 * scale).round() as u32).min(whole - WINDOW);
-        let (x, y) = (corner(self.x), corner(self.y));
-        let cut = |picture: &RgbImage| imageops::crop_imm(picture, x, y, WINDOW, WINDOW).to_image();
-        (cut(&source), cut(&target))
-    }
-
-    /// Left, top, width and height of a scene box in the window.
-    fn place(&self, bbox: &BBox) -> (i64, i64, u32, u32) {
-        let scale = self.scale();
-        let at = |value: i64| (value as f32 * scale).round() as i64;
-        let start = |value: u32, corner: u32| at(i64::from(value)) - at(i64::from(corner));
-        let length = |value: u32| at(i64::from(value)).max(1) as u32;
-        let (width, height) = (length(bbox.width), length(bbox.height));
-        (start(bbox.x, self.x), start(bbox.y, self.y), width, height)
-    }
 }
 
 fn local_window(sample: &Sample, reference: f32, generator: &mut Generator) -> Result<Window> {
