@@ -13,6 +13,7 @@ pub mod knowledge;
 mod layers;
 pub mod locate;
 pub mod matting;
+mod nearer;
 pub mod outcome;
 pub mod painter;
 pub mod parity;

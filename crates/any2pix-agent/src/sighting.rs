@@ -13,6 +13,7 @@ use crate::error::AgentError;
 use crate::inputs::Input;
 use crate::knowledge::{Concept, Vocabulary};
 use crate::locate;
+use crate::nearer;
 use crate::progress::Stage;
 use crate::run::Run;
 
@@ -138,14 +139,15 @@ pub fn find(
     let compute = AgentError::compute(Stage::Locate);
     let places = components.locator()?.candidates(picture, queries, PLACES).map_err(&compute)?;
     let shown = looks(components, picture, &places)?;
-    let queries = queries.to_vec2::<f32>().map_err(&compute)?;
+    let rows = queries.to_vec2::<f32>().map_err(&compute)?;
     let score = |(place, shown): &(Location, Vec<f32>)| {
-        let likeness: f32 = queries.iter().map(|query| plan::cosine(query, shown)).sum();
-        libm::logf(place.likelihood.max(LEAST)) + LIKENESS * likeness / queries.len() as f32
+        let likeness: f32 = rows.iter().map(|query| plan::cosine(query, shown)).sum();
+        libm::logf(place.likelihood.max(LEAST)) + LIKENESS * likeness / rows.len() as f32
     };
     let best = places.into_iter().zip(shown).max_by(|a, b| score(a).total_cmp(&score(b)));
     let nowhere = || compute(candle_core::Error::msg("the picture has no cells"));
-    best.map(|(place, _)| place).ok_or_else(nowhere)
+    let (place, _) = best.ok_or_else(nowhere)?;
+    nearer::sharpened(&*components.locator()?, picture, queries, place).map_err(compute)
 }
 
 /// What the encoder makes of each of some places of a picture.
