@@ -4,7 +4,7 @@
 //! places by itself. A bark alone may be a dog or a seal; before a picture with a seal it is a seal.
 
 use any2pix_encoders::locator::Location;
-use any2pix_llm::plan::{self, EditPlan, Subject};
+use any2pix_llm::plan::{self, EditPlan, Operation, Subject};
 use candle_core::Tensor;
 use image::{RgbImage, imageops};
 
@@ -29,11 +29,11 @@ const LEAST: f32 = 1e-4;
 const SHARPNESS: f32 = 10.0;
 /// The picture contradicts the words when it shows the one thing so much rather than the other: a
 /// difference of logarithms of probabilities.
-const RATHER: f32 = 0.8;
+const RATHER: f32 = 2.0;
 
 /// Puts a plan right by what its base shows: what shall be changed or taken away is there.
 ///
-/// Of one thing in and one thing out, the one to go is the one that the picture shows; what is
+/// Of one thing in the place of another, the one to go is the one that the picture shows; what is
 /// taken away is named by its reference and the picture together.
 pub fn settle(
     plan: &mut EditPlan,
@@ -88,7 +88,9 @@ struct Sight<'a> {
 impl Sight<'_> {
     /// Whether the picture shows what a plan would bring, rather than what it would take away.
     fn contradicts(&self, plan: &EditPlan, inputs: &[Input]) -> bool {
-        let ([addition], [removal]) = (&plan.additions[..], &plan.removals[..]) else {
+        let (Some(Operation::Replace), [addition], [removal]) =
+            (plan.operation, &plan.additions[..], &plan.removals[..])
+        else {
             return false;
         };
         let presence =
@@ -190,7 +192,7 @@ mod tests {
             base: None,
             gen_embedding: Vec::new(),
             caption: String::new(),
-            operation: None,
+            operation: Some(Operation::Replace),
             additions: subjects(additions),
             removals: subjects(removals),
             place: None,
@@ -210,6 +212,8 @@ mod tests {
         // Neither is shown, or it is not said which of several goes: the words stand.
         assert!(!sight.contradicts(&plan(&["car"], &["bell"]), &[]));
         assert!(!sight.contradicts(&plan(&["dog", "bell"], &["car"]), &[]));
+        let both = EditPlan { operation: Some(Operation::AddRemove), ..plan(&["dog"], &["car"]) };
+        assert!(!sight.contradicts(&both, &[]));
         assert!(sight.presence("bell", Some(&DOG)) > sight.presence("bell", Some(&CAR)));
         // A sound between a car and a dog, before a picture with a dog.
         assert_eq!(sight.recognise(&[0.7, 0.75, 0.0]), 0);

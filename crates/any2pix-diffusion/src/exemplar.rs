@@ -7,10 +7,16 @@ use crate::draft::fill_planes;
 
 /// A patch reaches this far from its middle.
 const REACH: usize = 2;
+/// Places in a patch.
+const PATCH: usize = (2 * REACH + 1) * (2 * REACH + 1);
 /// Side of the coarsest picture, at least.
 const COARSEST: usize = 12;
 /// How often patches are sought and the hole is painted from them at one size.
 const ROUNDS: usize = 3;
+
+/// A patch from as far up or down as the picture is high is as unlike as this many patches whose
+/// every colour differs by the deviation of all: skies stay above and grounds below.
+const UPRIGHT: f32 = 4.0;
 
 /// A colour, any range.
 pub type Colour = [f32; 3];
@@ -70,7 +76,8 @@ impl Holed {
         (0..area).map(|at| std::array::from_fn(|c| filled[c * area + at])).collect()
     }
 
-    /// The picture without its hole. Where too little is known for a patch, it is filled smoothly.
+    /// The picture without its hole. Where less is known than unknown, which at the coarser sizes
+    /// would be all sky or all ground, patches are not sought; the next size begins smoothly.
     pub fn complete(&self, generator: &mut Generator) -> Vec<Colour> {
         let mut levels = vec![self.clone()];
         while let Some(last) = levels.last()
@@ -84,7 +91,8 @@ impl Holed {
         for level in levels.iter().rev() {
             let sources: Vec<usize> =
                 (0..level.colours.len()).filter(|&at| level.is_source(at)).collect();
-            if sources.is_empty() {
+            let unknown = level.hole.iter().filter(|hole| **hole).count();
+            if sources.is_empty() || sources.len() < unknown {
                 continue;
             }
             let mut search = Search::begin(level, sources, painted.as_ref(), generator);
@@ -112,6 +120,8 @@ struct Search {
     targets: Vec<usize>,
     /// By place: the middle of its patch in the known part, and how unlike they are.
     matches: Vec<(usize, f32)>,
+    /// What a patch from as far up or down as the picture is high costs.
+    upright: f32,
 }
 
 impl Search {
@@ -130,6 +140,7 @@ impl Search {
             .map(|at| offsets(at, width, level.height()).any(|(near, _)| level.hole[near]))
             .collect();
         let targets: Vec<usize> = (0..touched.len()).filter(|&at| touched[at]).collect();
+        let upright = UPRIGHT * PATCH as f32 * variance(&level.colours, &sources);
         let mut is_source = vec![false; touched.len()];
         sources.iter().for_each(|&at| is_source[at] = true);
         let anywhere = sources[0];
@@ -141,6 +152,7 @@ impl Search {
             sources,
             targets,
             matches: vec![(anywhere, f32::INFINITY); touched.len()],
+            upright,
         };
         for at in search.targets.clone() {
             let drawn = search.sources[generator.below(search.sources.len())];
@@ -173,7 +185,9 @@ impl Search {
 
     /// How unlike the patches around two places are; `most` is when to stop counting.
     fn distance(&self, target: usize, source: usize, most: f32) -> f32 {
-        let mut sum = 0.0;
+        let rows = (source / self.width).abs_diff(target / self.width) as f32;
+        let shift = rows / self.height() as f32;
+        let mut sum = self.upright * shift * shift;
         for (near, offset) in offsets(target, self.width, self.height()) {
             let other = (source as isize + offset) as usize;
             let (a, b) = (&self.colours[near], &self.colours[other]);
@@ -274,6 +288,18 @@ impl Search {
     }
 }
 
+/// How far the colours of some places are from their mean: the mean of the squares, all channels.
+fn variance(colours: &[Colour], places: &[usize]) -> f32 {
+    let count = places.len().max(1) as f32;
+    let mean =
+        |value: &dyn Fn(usize) -> f32| places.iter().map(|at| value(*at)).sum::<f32>() / count;
+    let of_channel = |c: usize| {
+        let usual = mean(&|at| colours[at][c]);
+        mean(&|at| (colours[at][c] - usual) * (colours[at][c] - usual))
+    };
+    (0..3).map(of_channel).sum()
+}
+
 /// The places of the patch around one, as far as they are inside, and how far they are from it in
 /// reading order.
 fn offsets(at: usize, width: usize, height: usize) -> impl Iterator<Item = (usize, isize)> {
@@ -322,6 +348,20 @@ mod tests {
         }
         assert!(wrong < 40, "{wrong} of 256");
         assert_eq!(completed, picture.complete(&mut Generator::new(1)));
+    }
+
+    #[test]
+    fn a_horizon_goes_on_through_a_large_hole() {
+        let land = |_, y: usize| if y < 26 { [0.2, 0.5, 0.9] } else { [0.3, 0.6, 0.1] };
+        let hole = |x: usize, y: usize| (12..58).contains(&x) && (10..44).contains(&y);
+        let picture = holed(land, hole);
+        let completed = picture.complete(&mut Generator::new(1));
+        let is_wrong = |(at, colour): &(usize, &Colour)| {
+            let right = land(at % 64, at / 64);
+            (0..3).any(|c| (colour[c] - right[c]).abs() > 0.3)
+        };
+        let wrong = completed.iter().enumerate().filter(is_wrong).count();
+        assert!(wrong < 160, "{wrong} of 1564");
     }
 
     #[test]
