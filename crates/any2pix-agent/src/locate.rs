@@ -1,7 +1,7 @@
 //! Where an edit happens: a region of the source, and the window around it that is painted.
 
 use any2pix_encoders::resize::{self, Filter};
-use image::RgbImage;
+use image::{RgbImage, imageops};
 
 use crate::outcome::Rect;
 use crate::planes::Plane;
@@ -127,11 +127,15 @@ pub fn rect_of([x, y, w, h]: [f32; 4], (width, height): (u32, u32)) -> Rect {
     Rect { x, y, width, height }
 }
 
+/// The part of `picture` in `window`.
+pub fn part(picture: &RgbImage, window: Rect) -> RgbImage {
+    let Rect { x, y, width, height } = window;
+    imageops::crop_imm(picture, x, y, width, height).to_image()
+}
+
 /// The part of `picture` in `window`, at `side` pixels a side.
 pub fn cut(picture: &RgbImage, window: Rect, side: u32) -> RgbImage {
-    let Rect { x, y, width, height } = window;
-    let part = image::imageops::crop_imm(picture, x, y, width, height).to_image();
-    resize::resize(&part, (side, side), Filter::Bicubic)
+    resize::resize(&part(picture, window), (side, side), Filter::Bicubic)
 }
 
 /// A rectangle of the source as a soft mask over a window, `side` cells a side: 1 inside, falling

@@ -190,7 +190,7 @@ fn visible(picture: &RgbaImage) -> (u32, u32, u32, u32) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use any2pix_encoders::locator::LocatorConfig;
     use any2pix_nn::Parameters;
     use candle_core::Device;
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     /// Not sure of anything.
-    fn untrained() -> Locator {
+    pub(crate) fn untrained() -> Locator {
         let config = LocatorConfig {
             sample_size: 32,
             patch_size: 4,

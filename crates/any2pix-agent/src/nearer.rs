@@ -2,7 +2,7 @@
 
 use any2pix_encoders::locator::{Location, Locator, iou};
 use candle_core::{Result, Tensor};
-use image::{RgbImage, imageops};
+use image::RgbImage;
 
 use crate::locate;
 use crate::outcome::Rect;
@@ -61,7 +61,7 @@ fn look(
 ) -> Result<Option<Closer>> {
     let size = picture.dimensions();
     let part = locate::rect_of(place.bbox, size).window(zoom, LEAST, size);
-    let crop = imageops::crop_imm(picture, part.x, part.y, part.width, part.height).to_image();
+    let crop = locate::part(picture, part);
     let seen = locator.candidates(&crop, queries, PLACES)?.into_iter().map(|location| Closer {
         part,
         bbox: outside(location.bbox, part, size),
@@ -99,11 +99,11 @@ fn mean_mask(whole: &Plane, closer: &[Closer], side: usize, (w, h): (u32, u32)) 
 
 #[cfg(test)]
 mod tests {
-    use any2pix_encoders::locator::LocatorConfig;
-    use any2pix_nn::{Generator, Parameters};
+    use any2pix_nn::Generator;
     use candle_core::Device;
 
     use super::*;
+    use crate::matting::tests::untrained;
 
     const PART: Rect = Rect { x: 20, y: 10, width: 20, height: 20 };
 
@@ -123,18 +123,9 @@ mod tests {
 
     #[test]
     fn a_sharpened_place_is_still_that_place() {
-        let (parameters, device) = (Parameters::new(9), Device::Cpu);
-        let config = LocatorConfig {
-            sample_size: 32,
-            patch_size: 4,
-            block_out_channels: vec![16, 24],
-            layers_per_block: 1,
-            embed_dim: 6,
-            match_dim: 8,
-        };
-        let locator = Locator::load(parameters.builder(&device), &config).unwrap();
+        let locator = untrained();
         let picture = RgbImage::from_fn(96, 64, |x, y| image::Rgb([x as u8 * 2, y as u8 * 3, 40]));
-        let queries = Generator::new(4).randn((2, 6), &device).unwrap();
+        let queries = Generator::new(4).randn((2, 4), &Device::Cpu).unwrap();
         let place = locator.candidates(&picture, &queries, 1).unwrap().remove(0);
         let sharp = sharpened(&locator, &picture, &queries, place.clone()).unwrap();
         assert!(iou(sharp.bbox, place.bbox) > SAME);

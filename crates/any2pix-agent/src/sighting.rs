@@ -6,7 +6,7 @@
 use any2pix_encoders::locator::Location;
 use any2pix_llm::plan::{self, EditPlan, Operation, Subject};
 use candle_core::Tensor;
-use image::{RgbImage, imageops};
+use image::RgbImage;
 
 use crate::components::Components;
 use crate::error::AgentError;
@@ -42,16 +42,14 @@ pub fn settle(
     vocabulary: &Vocabulary,
     run: &mut Run,
 ) -> Result<(), AgentError> {
+    let refers = |subject: &Subject| subject.reference.is_some();
+    let is_asked = plan.removals.iter().any(refers)
+        || one_for_another(plan).is_some_and(|(addition, _)| refers(addition));
     let base = plan.base.as_ref().and_then(|base| inputs.get(base.reference)?.picture());
-    let mut subjects = plan.additions.iter().chain(&plan.removals);
-    let has_references = subjects.any(|subject| subject.reference.is_some());
-    let (Some(base), true, false) = (base, has_references, plan.removals.is_empty()) else {
+    let names = vocabulary.trained();
+    let (Some(base), true, false) = (base, is_asked, names.is_empty()) else {
         return Ok(());
     };
-    let names = vocabulary.trained();
-    if names.is_empty() {
-        return Ok(());
-    }
     let things = components.locator()?.things(&base.rgb, PLACES);
     let things = things.map_err(AgentError::compute(Stage::Plan))?;
     let shown = looks(components, &base.rgb, &things)?;
@@ -71,6 +69,14 @@ pub fn settle(
     Ok(())
 }
 
+/// What comes and what goes, where a plan puts one thing in the place of another.
+fn one_for_another(plan: &EditPlan) -> Option<(&Subject, &Subject)> {
+    match (plan.operation, &plan.additions[..], &plan.removals[..]) {
+        (Some(Operation::Replace), [addition], [removal]) => Some((addition, removal)),
+        _ => None,
+    }
+}
+
 /// The embedding of what shows or sounds a subject, if anything does.
 fn reference_of<'a>(subject: &Subject, inputs: &'a [Input]) -> Option<&'a [f32]> {
     Some(inputs.get(subject.reference?)?.embedding.as_slice())
@@ -88,11 +94,7 @@ struct Sight<'a> {
 impl Sight<'_> {
     /// Whether the picture shows what a plan would bring, rather than what it would take away.
     fn contradicts(&self, plan: &EditPlan, inputs: &[Input]) -> bool {
-        let (Some(Operation::Replace), [addition], [removal]) =
-            (plan.operation, &plan.additions[..], &plan.removals[..])
-        else {
-            return false;
-        };
+        let Some((addition, removal)) = one_for_another(plan) else { return false };
         let presence =
             |subject: &Subject| self.presence(&subject.name, reference_of(subject, inputs));
         presence(addition) > presence(removal) + RATHER
@@ -167,7 +169,7 @@ fn looks(
 fn square(picture: &RgbImage, place: &Location) -> RgbImage {
     let size = picture.dimensions();
     let rect = locate::rect_of(place.bbox, size).window(1.0, 1, size);
-    imageops::crop_imm(picture, rect.x, rect.y, rect.width, rect.height).to_image()
+    locate::part(picture, rect)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use any2pix_encoders::pixels;
 use any2pix_encoders::resize::{Filter, resize};
 use any2pix_nn::Generator;
 use candle_core::{Device, Tensor};
-use image::{GrayImage, RgbImage};
+use image::RgbImage;
 
 use super::cut::{Cut, WINDOW};
 use super::pictures::flat;
@@ -84,13 +84,11 @@ impl Scenes {
         let known = self.world.concepts().len();
         let objects = scene.objects.iter().filter(|object| object.concept < known);
         let things: Vec<Thing> = objects
-            .map(|object| Thing {
-                concept: object.concept,
-                bbox: targets::unit_box(&object.bbox),
-                cells: targets::cells(
-                    &targets::opacity(&object.cutout(), &object.bbox),
-                    self.cells,
-                ),
+            .map(|object| {
+                let corner = (i64::from(object.bbox.x), i64::from(object.bbox.y));
+                let opacity = targets::opacity(&object.cutout(), corner, SCENE_SIDE);
+                let cells = targets::cells(&opacity, self.cells);
+                Thing { concept: object.concept, bbox: targets::unit_box(&object.bbox), cells }
             })
             .collect();
         with_all(things, known)
@@ -154,17 +152,9 @@ impl Scenes {
     fn thing_in(&self, cut: &Cut, object: &Placed) -> Option<Thing> {
         let (left, top, width, height) = cut.place(&object.bbox);
         let cutout = raster::resize(&object.picture, width, height);
-        let mut opacity = GrayImage::new(WINDOW, WINDOW);
-        let (mut seen, mut all) = (0u32, 0u32);
-        for (x, y, pixel) in cutout.enumerate_pixels().filter(|(_, _, pixel)| pixel[3] > 0) {
-            all += 1;
-            let at = |start: i64, offset: u32| u32::try_from(start + i64::from(offset)).ok();
-            let place = at(left, x).zip(at(top, y));
-            if let Some((x, y)) = place.filter(|(x, y)| *x < WINDOW && *y < WINDOW) {
-                opacity.get_pixel_mut(x, y)[0] = pixel[3];
-                seen += 1;
-            }
-        }
+        let opacity = targets::opacity(&cutout, (left, top), WINDOW);
+        let seen = opacity.pixels().filter(|pixel| pixel[0] > 0).count();
+        let all = cutout.pixels().filter(|pixel| pixel[3] > 0).count();
         let bbox = targets::opaque_box(&opacity).filter(|_| seen as f32 >= SEEN * all as f32)?;
         let cells = targets::cells(&opacity, self.cells);
         Some(Thing { concept: object.concept, bbox, cells })

@@ -29,12 +29,13 @@ pub fn crop(picture: &RgbImage, bbox: &BBox, generator: &mut Generator) -> RgbIm
     crop_around(picture, [x, y, width * scale, height * scale])
 }
 
-/// The opacity of a cut-out where it stands in a scene.
-pub fn opacity(cutout: &RgbaImage, bbox: &BBox) -> GrayImage {
-    let mut opacity = GrayImage::new(SCENE_SIDE, SCENE_SIDE);
+/// The opacity of a cut-out whose corner stands at `(left, top)` of a square of `side` pixels, as
+/// far as it is inside.
+pub fn opacity(cutout: &RgbaImage, (left, top): (i64, i64), side: u32) -> GrayImage {
+    let mut opacity = GrayImage::new(side, side);
     for (x, y, pixel) in cutout.enumerate_pixels() {
-        let (x, y) = (bbox.x + x, bbox.y + y);
-        if x < SCENE_SIDE && y < SCENE_SIDE {
+        let at = |start: i64, offset: u32| u32::try_from(start + i64::from(offset)).ok();
+        if let Some((x, y)) = at(left, x).zip(at(top, y)).filter(|(x, y)| *x < side && *y < side) {
             opacity.get_pixel_mut(x, y)[0] = pixel[3];
         }
     }
