@@ -68,7 +68,7 @@ fn run(cli: Cli, printer: &Printer) -> Result<Exit, Failure> {
     if let Some(threads) = cli.common.threads {
         set_threads(threads)?;
     }
-    cli.command.run(printer)
+    cli.command.run(cli.common.threads, printer)
 }
 
 fn set_threads(threads: usize) -> Result<(), Failure> {

@@ -3,6 +3,8 @@
 //! All three are matrix products; the matrix of patches is virtual: its rows are read from the
 //! activations as panels are packed, so it never exists as a whole.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::gemm::{Dense, Matrix, Operand, Output, Size, gemm, rounded_pairs};
@@ -217,6 +219,42 @@ impl<'a> Patches<'a> {
 }
 
 impl Matrix for Patches<'_> {
+    #[inline]
+    fn each_row(
+        &self,
+        rows: Range<usize>,
+        column: usize,
+        buffer: &mut [f32],
+        mut visit: impl FnMut(&[f32]),
+    ) {
+        let channels = self.size.2;
+        let line = self.kernel.1 * channels;
+        let (ky, from) = (column / line, column % line);
+        let whole = self.zoom == 1 && from + buffer.len() <= line;
+        let mut next = rows.start;
+        while next < rows.end {
+            // Patches of one line of the grid: only their column changes.
+            let (picture, y, x) = self.origin(next);
+            let count = (self.grid.1 - next % self.grid.1).min(rows.end - next);
+            let y = self.unzoom(y + ky as isize, self.size.0).filter(|_| whole);
+            for i in 0..count {
+                let first = (x + i as isize * self.step) * channels as isize + from as isize;
+                let end = first + buffer.len() as isize;
+                match y {
+                    Some(y) if first >= 0 && end as usize <= self.size.1 * channels => {
+                        let at = (picture * self.size.0 + y) * self.size.1 * channels;
+                        visit(&self.data[at + first as usize..at + end as usize]);
+                    }
+                    _ => {
+                        self.gather((self.data, channels), next + i, column, buffer);
+                        visit(buffer);
+                    }
+                }
+            }
+            next += count;
+        }
+    }
+
     #[inline]
     fn row<'b>(&'b self, row: usize, column: usize, buffer: &'b mut [f32]) -> &'b [f32] {
         let channels = self.size.2;

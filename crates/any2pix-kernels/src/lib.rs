@@ -6,6 +6,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod ceiling;
 pub mod conv;
 pub mod elementwise;
 pub mod gemm;
@@ -22,7 +23,9 @@ mod scratch;
 mod testing;
 
 pub use conv::{ConvShape, conv2d, conv2d_by_data, conv2d_by_weight};
-pub use gemm::{Dense, Matrix, Operand, Output, Size, gemm};
+pub use gemm::{
+    Dense, Matrix, Operand, Output, Packed, Size, gemm, gemm_packed, operations_so_far,
+};
 pub use level::{Engine, Level, Precision};
 pub use optimizer::{AdamW, adamw_step, ema, sum_of_squares};
 pub use reduce::sum_rows;

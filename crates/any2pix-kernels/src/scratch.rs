@@ -9,6 +9,13 @@ pub(crate) struct Lanes(Vec<Line>);
 struct Line([u32; 16]);
 
 impl Lanes {
+    /// All that it holds.
+    #[allow(unsafe_code)]
+    pub(crate) fn all(&self) -> &[u32] {
+        // SAFETY: a line is sixteen lanes without padding.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * 16) }
+    }
+
     /// At least `len` lanes, whatever they hold.
     #[allow(unsafe_code)]
     pub(crate) fn sized(&mut self, len: usize) -> &mut [u32] {

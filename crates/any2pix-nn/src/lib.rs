@@ -22,3 +22,4 @@ pub use ops::backward;
 pub use parameters::Parameters;
 
 pub use any2pix_kernels::process::prepare as prepare_process;
+pub use any2pix_kernels::{Engine, ceiling, operations_so_far};

@@ -1,5 +1,6 @@
 //! One module a command: `Args` for clap and `run(args, &Printer) -> Result<Exit, Failure>`.
 
+mod bench;
 mod completions;
 mod data;
 mod doctor;
@@ -31,13 +32,15 @@ pub(crate) enum Command {
     Eval(eval::Args),
     /// Build a data set from its declared sources.
     Data(data::Args),
+    /// Measure operations and models beside what the machine can do at most.
+    Bench(bench::Args),
     /// Print a completion script for a shell.
     Completions(completions::Args),
 }
 
 impl Command {
     /// Does it.
-    pub(crate) fn run(self, printer: &Printer) -> Result<Exit, Failure> {
+    pub(crate) fn run(self, threads: Option<usize>, printer: &Printer) -> Result<Exit, Failure> {
         match self {
             Self::Edit(args) => edit::run(&args, printer),
             Self::Gallery(args) => gallery::run(&args, printer),
@@ -46,6 +49,7 @@ impl Command {
             Self::Train(args) => train::run(&args, printer),
             Self::Eval(args) => eval::run(&args, printer),
             Self::Data(args) => data::run(&args, printer),
+            Self::Bench(args) => bench::run(&args, threads, printer),
             Self::Completions(args) => completions::run(&args, printer),
         }
     }

@@ -3,6 +3,8 @@
 
 use std::arch::asm;
 
+use super::kernel::Call;
+
 /// Rows and columns of one product.
 pub(crate) const SIDE: usize = 32;
 
@@ -82,12 +84,56 @@ impl Drop for Tiles {
     }
 }
 
+/// Multiplies tiles that are already there, four sums in turn; returns how many operations it did.
+///
+/// # Safety
+/// [`available`] returned true.
+pub(crate) unsafe fn spin(repeats: u64) -> u64 {
+    const OPERATIONS: u64 = 4 * 2 * 16 * 16 * 32;
+    // SAFETY: tiles are configured here, and no memory is touched.
+    unsafe {
+        let _tiles = Tiles::configure();
+        asm!(
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
+            "2:",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "dec {n}",
+            "jnz 2b",
+            n = inout(reg) repeats => _,
+            options(nostack, nomem),
+        );
+    }
+    repeats * OPERATIONS
+}
+
+/// `to (+)= A · B`; where less than a whole tile is wanted, it is summed beside its place first.
+///
+/// # Safety
+/// Tiles are configured; the pointers of `call` are good for what it says, and A and B have whole
+/// panels.
+pub(crate) unsafe fn tile(call: &Call) {
+    let (a, b) = ((call.a, call.a_row), call.b);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if call.rows == SIDE && call.columns == SIDE {
+            return kernel(call.lanes, a, b, (call.to, call.stride), call.add);
+        }
+        let mut sums = [0f32; SIDE * SIDE];
+        kernel(call.lanes, a, b, (sums.as_mut_ptr(), SIDE), false);
+        call.store(&sums, SIDE);
+    }
+}
+
 /// `to (+)= A · B` for `lanes` (a multiple of 16, at least 16) pairs of bfloat16 along k.
 ///
 /// # Safety
 /// Tiles are configured; `a` holds 32 rows of `lanes` at `a_stride` lanes; `b` holds `lanes` rows
 /// of 32 lanes; `to` has room for 32 rows of 32 at `to_stride`.
-pub(crate) unsafe fn kernel(
+unsafe fn kernel(
     lanes: usize,
     (a, a_stride): (*const u32, usize),
     b: *const u32,

@@ -21,8 +21,49 @@ pub(crate) enum Kernel {
     Amx,
 }
 
-/// The largest product of rows and columns of a kernel.
-pub(crate) const MAX_TILE: usize = 32 * 32;
+/// Products and where they go: `rows` of A, `columns` of B.
+pub(crate) struct Call {
+    /// Lanes along k.
+    pub(crate) lanes: usize,
+    /// Lanes of A at `row · a_row + lane · a_lane`.
+    pub(crate) a: *const u32,
+    pub(crate) a_row: usize,
+    pub(crate) a_lane: usize,
+    /// `lanes` rows of a panel of B, as wide as the columns need whole registers.
+    pub(crate) b: *const u32,
+    /// Rows of the result, `stride` apart.
+    pub(crate) to: *mut f32,
+    pub(crate) stride: usize,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    /// Adds to what is there.
+    pub(crate) add: bool,
+    /// Memory that will be read soon: hints, which may point anywhere.
+    pub(crate) ahead: [*const u8; 2],
+}
+
+impl Call {
+    /// Stores sums that lie in rows of `width`.
+    ///
+    /// # Safety
+    /// `to` is good for the rows and columns.
+    pub(crate) unsafe fn store(&self, sums: &[f32], width: usize) {
+        for (i, sums) in sums.chunks_exact(width).take(self.rows).enumerate() {
+            // SAFETY: the caller's promise.
+            let to = unsafe {
+                std::slice::from_raw_parts_mut(self.to.add(i * self.stride), self.columns)
+            };
+            if self.add {
+                to.iter_mut().zip(sums).for_each(|(to, sum)| *to += sum);
+            } else {
+                to.copy_from_slice(&sums[..self.columns]);
+            }
+        }
+    }
+}
+
+/// A micro-kernel of one size.
+pub(crate) type Micro = unsafe fn(&Call);
 
 impl Kernel {
     pub(crate) fn of(engine: Engine) -> Self {
@@ -78,6 +119,27 @@ impl Kernel {
         }
     }
 
+    /// The last panel is as wide as the columns need multiples of this.
+    pub(crate) fn vector(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => micro_avx2::VECTOR,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 | Self::Avx512Bf16 => micro_avx512::VECTOR,
+            _ => self.columns(),
+        }
+    }
+
+    /// Lanes along k that are multiplied before the sums go back to memory: a panel of B stays in
+    /// the first cache.
+    pub(crate) fn block_lanes(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 | Self::Avx512Bf16 => 128,
+            _ => 256,
+        }
+    }
+
     /// Elements along k in a lane.
     pub(crate) fn depth(self) -> usize {
         #[cfg(target_arch = "x86_64")]
@@ -111,63 +173,30 @@ impl Kernel {
         Guard::default()
     }
 
-    /// `tile = A · B` over packed panels.
-    #[inline]
-    pub(crate) fn run(
-        self,
-        lanes: usize,
-        a: &[u32],
-        (a_row, a_lane): (usize, usize),
-        b: &[u32],
-        tile: &mut [f32; MAX_TILE],
-    ) {
-        let last = (self.rows() - 1) * a_row + (lanes - 1) * a_lane;
-        assert!(a.len() > last && b.len() >= lanes * self.columns(), "panel too short");
-        #[cfg(target_arch = "x86_64")]
-        let (pa, pb, pt) = (a.as_ptr(), b.as_ptr(), tile.as_mut_ptr());
-        match self {
-            Self::Portable => micro_portable::kernel_f32(lanes, a, (a_row, a_lane), b, tile),
-            // SAFETY (these four): lengths were checked above; the engine's level was detected.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { micro_avx2::kernel_f32(lanes, pa, a_row, a_lane, pb, pt) },
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => unsafe { micro_avx512::kernel_f32(lanes, pa, a_row, a_lane, pb, pt) },
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 => unsafe {
-                micro_avx512::kernel_bf16(lanes, pa, a_row, a_lane, pb, pt);
-            },
-            #[cfg(target_arch = "x86_64")]
-            Self::Amx => unsafe { amx::kernel(lanes, (pa, a_row), pb, (pt, amx::SIDE), false) },
-        }
-    }
-
-    /// Whether a full tile can be summed where it goes, without a merge.
-    pub(crate) fn sums_in_place(self) -> bool {
-        self.lane_multiple() > 1
-    }
-
-    /// `to (+)= A · B` for a full tile of a kernel that [`Kernel::sums_in_place`].
+    /// `to (+)= A · B` over packed panels; 1 to [`Kernel::rows`] rows, 1 to [`Kernel::columns`]
+    /// columns.
     ///
     /// # Safety
-    /// `to` has room for a tile at this stride.
+    /// The pointers of `call` are good for what it says, the thread is prepared.
     #[inline]
-    pub(crate) unsafe fn run_in_place(
-        self,
-        lanes: usize,
-        (a, a_row): (&[u32], usize),
-        b: &[u32],
-        (to, stride): (*mut f32, usize),
-        accumulate: bool,
-    ) {
-        let last = (self.rows() - 1) * a_row + lanes - 1;
-        assert!(a.len() > last && b.len() >= lanes * self.columns() && self.sums_in_place());
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: lengths were checked above, room is the caller's; tiles are configured by
-        // `prepare`, which every task calls.
+    pub(crate) unsafe fn run(self, call: &Call) {
+        debug_assert!((1..=self.rows()).contains(&call.rows));
+        debug_assert!((1..=self.columns()).contains(&call.columns));
+        let registers = (call.columns - 1) / self.vector();
+        // SAFETY: the caller's promise; the engine's level was detected.
         unsafe {
-            amx::kernel(lanes, (a.as_ptr(), a_row), b.as_ptr(), (to, stride), accumulate);
+            match self {
+                Self::Portable => micro_portable::tile(call),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx2 => micro_avx2::TILES[call.rows - 1][registers](call),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512 => micro_avx512::TILES_F32[call.rows - 1][registers](call),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512Bf16 => micro_avx512::TILES_BF16[call.rows - 1][registers](call),
+                #[cfg(target_arch = "x86_64")]
+                Self::Amx => amx::tile(call),
+            }
         }
-        let _ = (to, stride, accumulate);
     }
 
     /// Lanes of one row along k; lanes beyond the row's end become zero.

@@ -1,51 +1,86 @@
-//! AVX-512 micro-kernels: 12×32 in f32 and in pairs of bfloat16; packing with conversion.
+//! AVX-512 micro-kernels: up to 6×64 in f32 and in pairs of bfloat16; packing with conversion.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
 
-/// Rows of one product.
-pub(crate) const ROWS: usize = 12;
+use super::kernel::{Call, Micro};
+
+/// Most rows of one product.
+pub(crate) const ROWS: usize = 6;
 /// Columns of one product.
-pub(crate) const COLUMNS: usize = 32;
+pub(crate) const COLUMNS: usize = 64;
+/// Lanes of a register.
+pub(crate) const VECTOR: usize = 16;
+
+/// A cache line is asked for ahead of its use every so many lanes.
+const LANES_A_LINE: usize = 8;
 
 macro_rules! kernel {
-    ($name:ident, $features:literal, $step:expr, $doc:literal) => {
+    ($name:ident, $tiles:ident, $features:literal, $step:expr, $doc:literal) => {
         #[doc = $doc]
         ///
         /// # Safety
-        /// `a` holds lanes at `row · a_row + lane · a_lane`, `b` holds `lanes` rows of 32,
-        /// `tile` has room for 12×32.
+        /// The pointers of `call` are good for what it says.
         #[target_feature(enable = $features)]
-        pub(crate) unsafe fn $name(
-            lanes: usize,
-            a: *const u32,
-            a_row: usize,
-            a_lane: usize,
-            b: *const u32,
-            tile: *mut f32,
-        ) {
-            let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
-            let mut rows = a;
-            let mut columns = b;
-            // SAFETY: all reads and writes are in the ranges that the caller promises.
+        unsafe fn $name<const R: usize, const V: usize>(call: &Call) {
+            let mut sums = [[_mm512_setzero_ps(); V]; R];
+            let (mut rows, mut columns) = (call.a, call.b);
+            // SAFETY: all reads and writes are in the ranges that the caller promises; the mask
+            // keeps those of the last register inside the columns that are there.
             unsafe {
-                for _ in 0..lanes {
-                    let b0 = _mm512_loadu_si512(columns.cast());
-                    let b1 = _mm512_loadu_si512(columns.add(16).cast());
-                    for (i, sum) in sums.iter_mut().enumerate() {
-                        let a = _mm512_set1_epi32(*rows.add(i * a_row) as i32);
-                        sum[0] = $step(sum[0], a, b0);
-                        sum[1] = $step(sum[1], a, b1);
+                for i in 0..R {
+                    for j in 0..V {
+                        let to = call.to.add(i * call.stride).wrapping_add(j * VECTOR);
+                        _mm_prefetch::<_MM_HINT_T0>(to.cast());
                     }
-                    rows = rows.add(a_lane);
-                    columns = columns.add(COLUMNS);
                 }
-                for (i, sum) in sums.iter().enumerate() {
-                    _mm512_storeu_ps(tile.add(i * COLUMNS), sum[0]);
-                    _mm512_storeu_ps(tile.add(i * COLUMNS + 16), sum[1]);
+                let mut step = || {
+                    let b: [__m512i; V] =
+                        std::array::from_fn(|j| _mm512_loadu_si512(columns.add(j * VECTOR).cast()));
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        let a = _mm512_set1_epi32(*rows.add(i * call.a_row) as i32);
+                        for (sum, b) in sums.iter_mut().zip(b) {
+                            *sum = $step(*sum, a, b);
+                        }
+                    }
+                    rows = rows.add(call.a_lane);
+                    columns = columns.add(V * VECTOR);
+                };
+                for line in 0..call.lanes / LANES_A_LINE {
+                    for ahead in call.ahead {
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line * 64).cast());
+                    }
+                    for _ in 0..LANES_A_LINE {
+                        step();
+                    }
+                }
+                for _ in 0..call.lanes % LANES_A_LINE {
+                    step();
+                }
+                let last = mask(call.columns - (V - 1) * VECTOR);
+                for (i, sums) in sums.iter().enumerate() {
+                    for (j, &sum) in sums.iter().enumerate() {
+                        let mask = if j + 1 == V { last } else { u16::MAX };
+                        let to = call.to.add(i * call.stride + j * VECTOR);
+                        let sum = match call.add {
+                            true => _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to), sum),
+                            false => sum,
+                        };
+                        _mm512_mask_storeu_ps(to, mask, sum);
+                    }
                 }
             }
         }
+
+        /// The kernel of so many rows and registers along the columns, both less one.
+        pub(crate) const $tiles: [[Micro; 4]; ROWS] = [
+            [$name::<1, 1>, $name::<1, 2>, $name::<1, 3>, $name::<1, 4>],
+            [$name::<2, 1>, $name::<2, 2>, $name::<2, 3>, $name::<2, 4>],
+            [$name::<3, 1>, $name::<3, 2>, $name::<3, 3>, $name::<3, 4>],
+            [$name::<4, 1>, $name::<4, 2>, $name::<4, 3>, $name::<4, 4>],
+            [$name::<5, 1>, $name::<5, 2>, $name::<5, 3>, $name::<5, 4>],
+            [$name::<6, 1>, $name::<6, 2>, $name::<6, 3>, $name::<6, 4>],
+        ];
     };
 }
 
@@ -67,8 +102,14 @@ fn step_bf16(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
     _mm512_dpbf16_ps(sum, lanes_as_pairs(a), lanes_as_pairs(b))
 }
 
-kernel!(kernel_f32, "avx512f", step_f32, "`tile = A · B` in f32.");
-kernel!(kernel_bf16, "avx512f,avx512bf16", step_bf16, "`tile = A · B`, two bfloat16 a lane.");
+kernel!(tile_f32, TILES_F32, "avx512f", step_f32, "`to (+)= A · B` in f32.");
+kernel!(
+    tile_bf16,
+    TILES_BF16,
+    "avx512f,avx512bf16",
+    step_bf16,
+    "`to (+)= A · B`, two bfloat16 a lane."
+);
 
 #[inline]
 fn mask(count: usize) -> __mmask16 {

@@ -1,28 +1,30 @@
-//! Portable micro-kernel: 4×16 in f32, plain Rust that compilers vectorise.
+//! Portable micro-kernel: up to 4×16 in f32, plain Rust that compilers vectorise.
+#![allow(unsafe_code)]
 
-/// Rows of one product.
+use super::kernel::Call;
+
+/// Most rows of one product.
 pub(crate) const ROWS: usize = 4;
 /// Columns of one product.
 pub(crate) const COLUMNS: usize = 16;
 
-/// `tile = A · B`; lanes of `a` at `row · a_row + lane · a_lane`, `b` is rows of 16.
-pub(crate) fn kernel_f32(
-    lanes: usize,
-    a: &[u32],
-    (a_row, a_lane): (usize, usize),
-    b: &[u32],
-    tile: &mut [f32],
-) {
+/// `to (+)= A · B`.
+///
+/// # Safety
+/// The pointers of `call` are good for what it says.
+pub(crate) unsafe fn tile(call: &Call) {
     let mut sums = [[0f32; COLUMNS]; ROWS];
-    for (lane, columns) in b.chunks_exact(COLUMNS).take(lanes).enumerate() {
-        for (i, sum) in sums.iter_mut().enumerate() {
-            let a = f32::from_bits(a[i * a_row + lane * a_lane]);
-            for (sum, &b) in sum.iter_mut().zip(columns) {
-                *sum += a * f32::from_bits(b);
+    // SAFETY: the caller's promise; sums never go beyond the rows and columns that are there.
+    unsafe {
+        for lane in 0..call.lanes {
+            let columns = &*call.b.add(lane * COLUMNS).cast::<[f32; COLUMNS]>();
+            for (i, sum) in sums.iter_mut().enumerate().take(call.rows) {
+                let a = f32::from_bits(*call.a.add(i * call.a_row + lane * call.a_lane));
+                for (sum, b) in sum.iter_mut().zip(columns) {
+                    *sum += a * b;
+                }
             }
         }
-    }
-    for (to, sum) in tile.chunks_exact_mut(COLUMNS).zip(&sums) {
-        to.copy_from_slice(sum);
+        call.store(sums.as_flattened(), COLUMNS);
     }
 }

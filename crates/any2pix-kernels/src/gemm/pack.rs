@@ -1,7 +1,7 @@
 //! Packing: operands become panels of 32-bit lanes in the order the micro-kernels read them.
 
 use super::kernel::Kernel;
-use super::{Matrix, Operand, Orientation};
+use super::operand::{Matrix, Operand, Orientation};
 use crate::scratch::Lanes;
 
 /// Free lanes at the end of a panel's rows, so that rows do not fall into the same cache sets.
@@ -70,6 +70,44 @@ impl APanels {
     }
 }
 
+/// The panel layout of B: panels of the kernel's columns, the last one as wide as it must be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BPanels {
+    columns: usize,
+    /// Panels of all columns.
+    full: usize,
+    /// Columns of the panel after them, 0 if there is none.
+    last: usize,
+    block_lanes: usize,
+}
+
+impl BPanels {
+    pub(super) fn new(kernel: Kernel, n: usize, block_lanes: usize) -> Self {
+        let columns = kernel.columns();
+        let last = (n % columns).next_multiple_of(kernel.vector());
+        Self { columns, full: n / columns, last, block_lanes }
+    }
+
+    /// Lanes of a block along k of all panels.
+    pub(super) fn block(&self) -> usize {
+        (self.full * self.columns + self.last) * self.block_lanes
+    }
+
+    /// Where a panel starts in its block.
+    pub(super) fn start(&self, panel: usize) -> usize {
+        panel * self.columns * self.block_lanes
+    }
+
+    /// Columns of a panel.
+    pub(super) fn width(&self, panel: usize) -> usize {
+        if panel < self.full { self.columns } else { self.last }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.full + usize::from(self.last > 0)
+    }
+}
+
 /// Packs rows `block.start..block.end` of A, panel after panel.
 pub(super) fn pack_a<M: Matrix>(
     kernel: Kernel,
@@ -81,16 +119,7 @@ pub(super) fn pack_a<M: Matrix>(
 ) {
     let height = kernel.rows();
     if a.orientation == Orientation::RowsAlongK {
-        let (k0, k1) = block.elements(kernel);
-        let buffer = sized(&mut rows.low, k1 - k0);
-        for (i, row) in (block.start..block.end).enumerate() {
-            let at = i / height * layout.size + i % height * layout.row;
-            let to = &mut to[at..at + block.lanes];
-            if kernel.depth() != 2 || !a.matrix.pairs(row, block.lane, to) {
-                kernel.along(a.matrix.row(row, k0, buffer), to);
-            }
-        }
-        return;
+        return pack_a_along(kernel, a.matrix, block, layout, rows, to);
     }
     if !kernel.needs_rows_along_k() {
         pack_across(kernel, a.matrix, block, (height, layout.size), rows, to);
@@ -111,45 +140,89 @@ pub(super) fn pack_a<M: Matrix>(
     rows.lanes = staged;
 }
 
-/// Packs columns `block.start..block.end` of B, panel after panel of `panel` lanes.
+fn pack_a_along<M: Matrix>(
+    kernel: Kernel,
+    a: &M,
+    block: Block,
+    layout: APanels,
+    rows: &mut Rows,
+    to: &mut [u32],
+) {
+    let (height, range) = (kernel.rows(), block.start..block.end);
+    let place = |i: usize| i / height * layout.size + i % height * layout.row;
+    let (k0, k1) = block.elements(kernel);
+    let buffer = sized(&mut rows.low, k1 - k0);
+    if kernel.depth() == 2 && a.pairs(block.start, block.lane, &mut to[..block.lanes]) {
+        for (i, row) in range.enumerate() {
+            let at = place(i);
+            a.pairs(row, block.lane, &mut to[at..at + block.lanes]);
+        }
+        return;
+    }
+    let mut i = 0;
+    a.each_row(range, k0, buffer, |row| {
+        let at = place(i);
+        kernel.along(row, &mut to[at..at + block.lanes]);
+        i += 1;
+    });
+}
+
+/// Packs columns `block.start..block.end` of B, which begin with a panel, panel after panel.
 pub(super) fn pack_b<M: Matrix>(
     kernel: Kernel,
     b: Operand<'_, M>,
     block: Block,
-    panel: usize,
+    layout: BPanels,
     rows: &mut Rows,
     to: &mut [u32],
 ) {
-    let width = kernel.columns();
-    if b.orientation == Orientation::RowsAcrossK {
-        pack_across(kernel, b.matrix, block, (width, panel), rows, to);
-        return;
+    let columns = kernel.columns();
+    for (i, start) in (block.start..block.end).step_by(columns).enumerate() {
+        let to = &mut to[i * columns * layout.block_lanes..];
+        let width = layout.width(start / columns);
+        let part = Block { start, end: (start + columns).min(block.end), ..block };
+        match b.orientation {
+            Orientation::RowsAlongK => pack_b_along(kernel, b.matrix, part, width, rows, to),
+            Orientation::RowsAcrossK => pack_across(kernel, b.matrix, part, (width, 0), rows, to),
+        }
     }
+}
+
+/// Packs one panel of B from rows along k.
+fn pack_b_along<M: Matrix>(
+    kernel: Kernel,
+    b: &M,
+    block: Block,
+    width: usize,
+    rows: &mut Rows,
+    to: &mut [u32],
+) {
     let (k0, k1) = block.elements(kernel);
     let stride = block.lanes.next_multiple_of(16) + PAD;
     let mut staged = std::mem::take(&mut rows.lanes);
     let stage = staged.sized(16 * stride);
     let buffer = sized(&mut rows.low, k1 - k0);
     for first in (block.start..block.end).step_by(16) {
-        for (i, lanes) in stage.chunks_exact_mut(stride).enumerate() {
-            let row = first + i;
-            if row < block.end {
-                kernel.along(b.matrix.row(row, k0, buffer), lanes);
+        let mut stages = stage.chunks_exact_mut(stride);
+        b.each_row(first..(first + 16).min(block.end), k0, buffer, |row| {
+            if let Some(lanes) = stages.next() {
+                kernel.along(row, lanes);
             }
-        }
+        });
         let column = first - block.start;
-        let at = column / width * panel + column % width;
+        let columns = (width - column).min(16);
         for lane in (0..block.lanes).step_by(16) {
-            let to = &mut to[at + lane * width..];
-            if lane + 16 <= block.lanes {
+            let to = &mut to[lane * width + column..];
+            let whole = lane + 16 <= block.lanes && columns == 16;
+            if whole {
                 kernel.transpose16(&stage[lane..], stride, to, width);
                 continue;
             }
             let mut corner = [0; 256];
             kernel.transpose16(&stage[lane..], stride, &mut corner, 16);
-            let left = block.lanes - lane;
+            let left = (block.lanes - lane).min(16);
             for (i, part) in corner.chunks_exact(16).take(left).enumerate() {
-                to[i * width..i * width + 16].copy_from_slice(part);
+                to[i * width..i * width + columns].copy_from_slice(&part[..columns]);
             }
         }
     }

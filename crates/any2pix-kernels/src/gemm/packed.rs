@@ -1,0 +1,125 @@
+//! `Packed`: weights in the order the micro-kernels read them, prepared once and used many times.
+
+use rayon::prelude::*;
+
+use super::kernel::Kernel;
+use super::operand::{Matrix, Operand};
+use super::pack::{BPanels, Block, Rows, pack_b};
+use super::shape_of_k;
+use crate::level::Engine;
+use crate::scratch::{Lanes, Shared};
+
+/// A right operand of `n` columns and `k` products a sum, packed for one engine.
+pub struct Packed {
+    pub(super) kernel: Kernel,
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) layout: BPanels,
+    lanes: Lanes,
+}
+
+impl std::fmt::Debug for Packed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Packed({:?}, {} x {})", self.kernel, self.n, self.k)
+    }
+}
+
+impl Packed {
+    /// Packs `b`, whose rows are columns of the result or elements along k.
+    ///
+    /// # Panics
+    /// If `b` is smaller than `n` and `k` say.
+    pub fn new<B: Matrix>(engine: Engine, n: usize, k: usize, b: Operand<'_, B>) -> Self {
+        let mut packed = Self::empty(engine, n, k);
+        pack_all(packed.kernel, (n, k), b, packed.layout, &mut packed.lanes);
+        packed
+    }
+
+    fn empty(engine: Engine, n: usize, k: usize) -> Self {
+        let kernel = Kernel::of(engine);
+        let (_, block_lanes) = shape_of_k(kernel, k);
+        Self { kernel, n, k, layout: BPanels::new(kernel, n, block_lanes), lanes: Lanes::default() }
+    }
+
+    /// Columns of the result.
+    pub fn columns(&self) -> usize {
+        self.n
+    }
+
+    /// Products summed for each element.
+    pub fn depth(&self) -> usize {
+        self.k
+    }
+
+    pub(super) fn panels(&self) -> &[u32] {
+        self.lanes.all()
+    }
+
+    /// The weights again, as `n` rows of `k`; rounded if the engine rounds.
+    pub fn unpack(&self) -> Vec<f32> {
+        let mut rows = vec![0.0; self.n * self.k];
+        let (lanes, block_lanes) = shape_of_k(self.kernel, self.k);
+        let panels = self.panels();
+        rows.par_chunks_mut(self.k.max(1)).enumerate().for_each(|(column, row)| {
+            let panel = column / self.kernel.columns();
+            let (width, inside) = (self.layout.width(panel), column % self.kernel.columns());
+            for lane in 0..lanes {
+                let block = lane / block_lanes * self.layout.block() + self.layout.start(panel);
+                let value = panels[block + lane % block_lanes * width + inside];
+                if self.kernel.depth() == 1 {
+                    row[lane] = f32::from_bits(value);
+                    continue;
+                }
+                for (half, to) in row.iter_mut().skip(2 * lane).take(2).enumerate() {
+                    *to = f32::from_bits(if half == 0 { value << 16 } else { value & 0xffff_0000 });
+                }
+            }
+        });
+        rows
+    }
+}
+
+/// Packs all columns of `b` into `to`: block along k, then panel.
+pub(super) fn pack_all<'t, B: Matrix>(
+    kernel: Kernel,
+    (n, k): (usize, usize),
+    b: Operand<'_, B>,
+    layout: BPanels,
+    to: &'t mut Lanes,
+) -> &'t [u32] {
+    /// Elements of a task.
+    const TASK: usize = 1 << 15;
+    let (lanes, block_lanes) = shape_of_k(kernel, k);
+    let blocks = lanes.div_ceil(block_lanes.max(1));
+    let to = to.sized(blocks * layout.block());
+    let shared = Shared::new(&mut *to);
+    let (columns, panels) = (kernel.columns(), layout.count());
+    let a_task = (TASK / (columns * block_lanes).max(1)).clamp(1, panels.max(1));
+    let tasks = panels.div_ceil(a_task);
+    let pack = |task: usize| {
+        let (index, first) = (task / tasks, task % tasks * a_task);
+        let last = (first + a_task).min(panels);
+        let lane = index * block_lanes;
+        let block = Block {
+            start: first * columns,
+            end: (last * columns).min(n),
+            lane,
+            lanes: (lanes - lane).min(block_lanes),
+            k,
+        };
+        let at = index * layout.block() + layout.start(first);
+        let len = (first..last).map(|panel| layout.width(panel)).sum::<usize>() * block_lanes;
+        // SAFETY: each call has its own panels.
+        #[allow(unsafe_code)]
+        let part = unsafe { shared.part(at, len) };
+        with_rows(|rows| pack_b(kernel, b, block, layout, rows, part));
+    };
+    if n * k >= super::PARALLEL_FROM / 8 && rayon::current_num_threads() > 1 {
+        (0..blocks * tasks).into_par_iter().for_each(pack);
+    } else {
+        (0..blocks * tasks).for_each(pack);
+    }
+    to
+}
+
+crate::scratch::thread_scratch!(with_rows, Rows);

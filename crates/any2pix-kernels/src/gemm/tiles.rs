@@ -1,0 +1,325 @@
+//! One product as tasks: each owns a tile of the result that stays in the second cache while k
+//! runs by in blocks.
+#![allow(unsafe_code)]
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::Size;
+use super::kernel::{Call, Kernel};
+use super::operand::{Matrix, Operand};
+use super::pack::{APanels, BPanels, Block, Rows, pack_a, pack_b};
+use crate::level::vectorised;
+use crate::scratch::{Lanes, Shared, thread_scratch};
+
+/// Rows of a task where there are enough of them.
+const ROWS: usize = 384;
+/// Columns of a task where there are enough of them.
+const COLUMNS: usize = 320;
+/// Rows of a task that packs its part of B itself: as many as keep the tile in the cache, since
+/// every row of tasks packs all of B.
+const ROWS_PACKING: usize = 384;
+/// Columns of such a task.
+const COLUMNS_PACKING: usize = 320;
+/// Blocks along k for which A is packed at once: longer pieces of its rows come faster.
+const BLOCKS_OF_A: usize = 4;
+/// Tasks a thread, so that threads end together.
+const TASKS: usize = 4;
+
+/// Rows of the result that are further apart than this fall into few sets of the caches; their
+/// sums are kept side by side until they are done.
+const FAR_APART: usize = 1024;
+
+#[derive(Default)]
+struct Workspace {
+    a: Lanes,
+    b: Lanes,
+    rows: Rows,
+    sums: Vec<f32>,
+}
+
+thread_scratch!(with_workspace, Workspace);
+
+/// The right operand of a product.
+pub(super) enum Right<'a, B> {
+    /// Panels of all its columns.
+    Packed(&'a [u32]),
+    /// Not packed yet: each task packs the panels that it needs.
+    Loose(Operand<'a, B>),
+}
+
+/// Everything that the tasks of one product share.
+pub(super) struct Plan<'a, A, B> {
+    pub(super) kernel: Kernel,
+    pub(super) size: Size,
+    pub(super) a: Operand<'a, A>,
+    pub(super) b: Right<'a, B>,
+    /// Lanes along k, padded to the kernel's multiple.
+    pub(super) lanes: usize,
+    pub(super) block_lanes: usize,
+    pub(super) layout: BPanels,
+    pub(super) output: Shared<f32>,
+    pub(super) stride: usize,
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) accumulate: bool,
+}
+
+/// Cuts `len` into equal pieces of at most `most`, multiples of `unit`, at least `wanted` of them
+/// if pieces of `least` allow it.
+fn piece(len: usize, unit: usize, (least, most): (usize, usize), wanted: usize) -> usize {
+    let count = len.div_ceil(most).max(wanted.min(len.div_ceil(least.max(unit)))).max(1);
+    len.div_ceil(count).next_multiple_of(unit)
+}
+
+/// Runs `work` for each index below `count`.
+pub(super) fn for_each(parallel: bool, count: usize, work: impl Fn(usize) + Sync + Send) {
+    if parallel && count > 1 {
+        (0..count).into_par_iter().with_max_len(1).for_each(work);
+    } else {
+        (0..count).for_each(work);
+    }
+}
+
+/// Rows of a task if each packs its own part of B.
+pub(super) fn rows_of_packing_tasks(m: usize) -> usize {
+    m.div_ceil(m.div_ceil(ROWS_PACKING).max(1))
+}
+
+impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
+    /// Divides the result among tasks and runs them.
+    pub(super) fn execute(&self, parallel: bool) {
+        let Size { m, n, .. } = self.size;
+        let wanted = if parallel { TASKS * rayon::current_num_threads() } else { 1 };
+        let (most_rows, most_columns) = match self.b {
+            Right::Packed(_) => (ROWS, COLUMNS),
+            Right::Loose(_) => (ROWS_PACKING, COLUMNS_PACKING),
+        };
+        let width = self.kernel.columns();
+        let nc = piece(n, width, (width, most_columns), 1);
+        let down = wanted.div_ceil(n.div_ceil(nc));
+        let mc = piece(m, self.kernel.rows(), (most_rows / 4, most_rows), down);
+        // Too few rows for all threads: columns are divided further.
+        let nc = nc.min(piece(n, width, (width, most_columns), wanted.div_ceil(m.div_ceil(mc))));
+        let across = n.div_ceil(nc);
+        for_each(parallel, m.div_ceil(mc) * across, |task| {
+            let (i, j) = (task / across * mc, task % across * nc);
+            self.task(i..(i + mc).min(m), j..(j + nc).min(n));
+        });
+    }
+
+    /// One tile of the result, all of k.
+    fn task(&self, rows: Range<usize>, columns: Range<usize>) {
+        let _prepared = self.kernel.prepare();
+        let stretch = self.lanes.min(BLOCKS_OF_A * self.block_lanes);
+        let panels = APanels::new(self.kernel, self.a.orientation, stretch);
+        let result = self.place(&rows, &columns);
+        with_workspace(|space| {
+            let apart = self.stride >= FAR_APART && self.lanes > self.block_lanes;
+            let sums = if apart { Place::beside(&mut space.sums, &result) } else { result };
+            let a = space.a.sized(rows.len().div_ceil(self.kernel.rows()) * panels.size);
+            for first in (0..self.lanes).step_by(stretch) {
+                let last = (first + stretch).min(self.lanes);
+                let block = self.block(&rows, first..last);
+                pack_a(self.kernel, self.a, block, panels, &mut space.rows, a);
+                let mut ahead = self.rows_of_next(&rows, last);
+                for lane in (first..last).step_by(self.block_lanes) {
+                    let lanes = lane..(lane + self.block_lanes).min(last);
+                    let a = &a[(lane - first) * panels.lane..];
+                    let b = (&mut space.b, &mut space.rows);
+                    self.block_of_tiles((a, panels, &mut ahead), b, lanes, (&columns, sums));
+                }
+            }
+            if apart {
+                merge(self.kernel.level(), sums, result);
+            }
+        });
+        if let Some(bias) = self.bias {
+            add_bias(self.kernel.level(), &bias[columns], result);
+        }
+    }
+
+    /// The pieces of A that will be packed after lane `lane`.
+    fn rows_of_next(&self, rows: &Range<usize>, lane: usize) -> RowsAhead {
+        let there = self.a.is_along() && lane < self.lanes;
+        let end = if there { rows.end } else { rows.start };
+        let columns = lane * self.kernel.depth()..self.size.k.max(lane * self.kernel.depth());
+        let stretch = BLOCKS_OF_A * self.block_lanes * self.kernel.depth();
+        RowsAhead {
+            rows: rows.start..end,
+            columns: columns.start..columns.end.min(columns.start + stretch),
+            at: columns.start,
+        }
+    }
+
+    fn block(&self, rows: &Range<usize>, lanes: Range<usize>) -> Block {
+        let Range { start, end } = *rows;
+        Block { start, end, lane: lanes.start, lanes: lanes.len(), k: self.size.k }
+    }
+
+    /// One block along k: each panel of B, packed here if it was not before.
+    fn block_of_tiles(
+        &self,
+        (a, panels, ahead): (&[u32], APanels, &mut RowsAhead),
+        (room, buffers): (&mut Lanes, &mut Rows),
+        lanes: Range<usize>,
+        (all, sums): (&Range<usize>, Place),
+    ) {
+        let width = self.kernel.columns();
+        for j in all.clone().step_by(width) {
+            let columns = j..(j + width).min(all.end);
+            let panel = j / width;
+            let b = match &self.b {
+                Right::Packed(panels) => {
+                    let block = lanes.start / self.block_lanes * self.layout.block();
+                    &panels[block + self.layout.start(panel)..]
+                }
+                Right::Loose(b) => {
+                    let to = room.sized(self.layout.width(panel) * self.block_lanes);
+                    let block = self.block(&columns, lanes.clone());
+                    pack_b(self.kernel, *b, block, self.layout, buffers, to);
+                    &*to
+                }
+            };
+            let sums = sums.from_column(j - all.start, columns.len());
+            self.column_of_tiles((a, panels, ahead), (b, panel), &lanes, sums);
+        }
+    }
+
+    /// One panel of B meets all panels of A.
+    fn column_of_tiles(
+        &self,
+        (a, panels, ahead): (&[u32], APanels, &mut RowsAhead),
+        (b, panel): (&[u32], usize),
+        lanes: &Range<usize>,
+        sums: Place,
+    ) {
+        let width = self.layout.width(panel);
+        assert!(b.len() >= lanes.len() * width, "panel of B too short");
+        let height = self.kernel.rows();
+        let calls = sums.rows.div_ceil(height);
+        let next_b = b.as_ptr().cast::<u8>().wrapping_add(lanes.len() * width * 4);
+        let share = (lanes.len() * width * 4 / calls.max(1)).next_multiple_of(64);
+        for (call, a) in a.chunks(panels.size).take(calls).enumerate() {
+            let row = call * height;
+            let rows = (sums.rows - row).min(height);
+            let last = (rows - 1) * panels.row + (lanes.len() - 1) * panels.lane;
+            assert!(a.len() > last, "panel of A too short");
+            let span = (rows - 1) * sums.stride + sums.columns;
+            let call = Call {
+                lanes: lanes.len(),
+                a: a.as_ptr(),
+                a_row: panels.row,
+                a_lane: panels.lane,
+                b: b.as_ptr(),
+                to: sums.data.pointer(sums.at + row * sums.stride, span),
+                stride: sums.stride,
+                rows,
+                columns: sums.columns,
+                add: sums.add || lanes.start > 0,
+                ahead: [next_b.wrapping_add(call * share), ahead.next(&self.a)],
+            };
+            // SAFETY: the panels and the place of the sums were checked; no other task has it.
+            unsafe { self.kernel.run(&call) };
+        }
+    }
+
+    fn place(&self, rows: &Range<usize>, columns: &Range<usize>) -> Place {
+        Place {
+            data: self.output,
+            at: rows.start * self.stride + columns.start,
+            stride: self.stride,
+            rows: rows.len(),
+            columns: columns.len(),
+            add: self.accumulate,
+        }
+    }
+}
+
+/// The rows of A that are packed next, piece by piece: the caches are asked for them while the
+/// kernel works.
+struct RowsAhead {
+    rows: Range<usize>,
+    columns: Range<usize>,
+    /// Column of the next piece.
+    at: usize,
+}
+
+impl RowsAhead {
+    /// Elements that one call of the kernel asks for.
+    const PIECE: usize = 256;
+
+    /// Where the next piece lies; null after the last.
+    fn next<A: Matrix>(&mut self, a: &Operand<'_, A>) -> *const u8 {
+        if self.rows.is_empty() {
+            return std::ptr::null();
+        }
+        let place = a.matrix.place(self.rows.start, self.at);
+        self.at += Self::PIECE;
+        if self.at >= self.columns.end {
+            self.rows.start += 1;
+            self.at = self.columns.start;
+        }
+        place.cast()
+    }
+}
+
+/// Where a task's sums are: rows that no other task touches.
+#[derive(Clone, Copy)]
+struct Place {
+    data: Shared<f32>,
+    at: usize,
+    stride: usize,
+    rows: usize,
+    columns: usize,
+    /// Something is there that the sums are added to.
+    add: bool,
+}
+
+impl Place {
+    /// A place in `buffer` of the size of `result`, its rows side by side.
+    fn beside(buffer: &mut Vec<f32>, result: &Self) -> Self {
+        let stride = result.columns.next_multiple_of(16);
+        let len = result.rows * stride;
+        if buffer.len() < len {
+            buffer.resize(len, 0.0);
+        }
+        Self { data: Shared::new(buffer), at: 0, stride, add: false, ..*result }
+    }
+
+    fn from_column(self, first: usize, columns: usize) -> Self {
+        Self { at: self.at + first, columns, ..self }
+    }
+
+    /// A row of it.
+    ///
+    /// # Safety
+    /// No other part that overlaps it is in use.
+    unsafe fn row<'a>(&self, row: usize) -> &'a mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { self.data.part(self.at + row * self.stride, self.columns) }
+    }
+}
+
+vectorised! {
+    fn add_bias(level: Level, bias: &[f32], to: Place) {
+        for row in 0..to.rows {
+            // SAFETY: each task has its own places.
+            unsafe { to.row(row) }.iter_mut().zip(bias).for_each(|(to, bias)| *to += bias);
+        }
+    }
+}
+
+vectorised! {
+    fn merge(level: Level, sums: Place, to: Place) {
+        for row in 0..to.rows {
+            // SAFETY: each task has its own places, and these two do not overlap.
+            let (sums, add, to) = unsafe { (sums.row(row), to.add, to.row(row)) };
+            if add {
+                to.iter_mut().zip(sums).for_each(|(to, sum)| *to += *sum);
+            } else {
+                to.copy_from_slice(sums);
+            }
+        }
+    }
+}
