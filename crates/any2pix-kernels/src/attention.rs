@@ -1,9 +1,11 @@
 //! Attention, heads side by side: self, cross, causal, grouped-query; forward and backward.
 //!
-//! A task takes a block of queries of one head: scores by a matrix product, softmax in place,
-//! values by another. The scores of a block are all that exists at a time; the backward pass
-//! computes them again.
+//! A task takes a block of queries of one head: scores by a matrix product, softmax, values by
+//! another. The scores of a block are all that exists at a time; the backward pass computes them
+//! again.
 #![allow(unsafe_code)]
+
+mod flash;
 
 use rayon::prelude::*;
 
@@ -14,6 +16,8 @@ use crate::scratch::{Shared, thread_scratch};
 
 /// Queries of a task.
 const BLOCK: usize = 128;
+/// Keys and values that so many queries meet are packed first.
+const WORTH_PACKING: usize = 16;
 
 /// `q` `(batch, queries, heads·size)`, `k` and `v` `(batch, keys, kv_heads·size)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -143,6 +147,9 @@ pub fn attention(
     }
     if shape.keys == 0 {
         return y.fill(0.0);
+    }
+    if shape.queries * shape.heads / shape.kv_heads >= WORTH_PACKING {
+        return flash::attention(engine, shape, (q, k, v), y);
     }
     let to = Shared::new(y);
     let (blocks, size, width) = (shape.blocks(), shape.size, shape.q_width());

@@ -7,12 +7,12 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::gemm::{Dense, Matrix, Operand, Output, Size, gemm, rounded_pairs};
+use crate::gemm::{Dense, Matrix, Operand, Output, Packed, Size, gemm, gemm_packed, rounded_pairs};
 use crate::level::{Engine, vectorised};
 
 /// Shapes of a convolution: `x` `(batch, height, width, inputs)`, `weight`
 /// `(outputs, inputs, kernel_height, kernel_width)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConvShape {
     /// Pictures.
     pub batch: usize,
@@ -105,9 +105,9 @@ impl<'a> Patches<'a> {
     }
 
     /// Rounds the data once instead of once for each tap, if the engine rounds at all.
-    fn rounded(mut self, engine: Engine) -> Self {
+    fn rounded(mut self, round: impl FnOnce(&[f32]) -> Option<Vec<u32>>) -> Self {
         if self.size.2.is_multiple_of(2) {
-            self.pairs = rounded_pairs(engine, self.data);
+            self.pairs = round(self.data);
         }
         self
     }
@@ -384,15 +384,62 @@ pub fn conv2d(
         let (x, weight) = (Operand::rows_along_k(&x), Operand::rows_along_k(&weight));
         return gemm(engine, size, x, weight, output);
     }
-    let patches = Patches::of_input(x, shape).rounded(engine);
+    let patches = Patches::of_input(x, shape).rounded(|x| rounded_pairs(engine, x));
     let weight = taps_before_inputs(engine, weight, shape);
     let weight = Dense::new(&weight, size.k);
     let (patches, weight) = (Operand::rows_along_k(&patches), Operand::rows_along_k(&weight));
     gemm(engine, size, patches, weight, output);
 }
 
+/// Packs the weights of convolutions of this shape, whatever the batch and the picture's size.
+pub fn pack_conv2d(engine: Engine, shape: &ConvShape, weight: &[f32]) -> Packed {
+    let k = shape.taps() * shape.inputs;
+    let weight = taps_before_inputs(engine, weight, shape);
+    let weight = Dense::new(&weight, k);
+    Packed::new(engine, shape.outputs, k, Operand::rows_along_k(&weight))
+}
+
+/// [`conv2d`] with weights of [`pack_conv2d`].
+pub fn conv2d_packed(
+    shape: &ConvShape,
+    (x, weight, bias): (&[f32], &Packed, Option<&[f32]>),
+    y: &mut [f32],
+) {
+    let output = Output { data: y, stride: shape.outputs, bias, accumulate: false };
+    if shape.is_pointwise() {
+        let x = Dense::new(x, shape.inputs);
+        return gemm_packed(shape.output_pixels(), Operand::rows_along_k(&x), weight, output);
+    }
+    let patches = Patches::of_input(x, shape).rounded(|x| weight.rounded_pairs(x));
+    gemm_packed(shape.output_pixels(), Operand::rows_along_k(&patches), weight, output);
+}
+
+/// The gradient of [`conv2d_packed`] by `x`, given that of `y`.
+pub fn conv2d_packed_by_data(
+    engine: Engine,
+    shape: &ConvShape,
+    (gradient, weight): (&[f32], &Packed),
+    by_data: &mut [f32],
+) {
+    by_data_of_taps(engine, shape, (gradient, &weight.unpack()), by_data);
+}
+
 /// The gradient of [`conv2d`] by `x`, given that of `y`.
 pub fn conv2d_by_data(
+    engine: Engine,
+    shape: &ConvShape,
+    (gradient, weight): (&[f32], &[f32]),
+    by_data: &mut [f32],
+) {
+    if shape.is_pointwise() {
+        return by_data_of_taps(engine, shape, (gradient, weight), by_data);
+    }
+    let weight = taps_before_inputs(engine, weight, shape);
+    by_data_of_taps(engine, shape, (gradient, &weight), by_data);
+}
+
+/// [`conv2d_by_data`] of weights `(outputs, taps, inputs)`.
+fn by_data_of_taps(
     engine: Engine,
     shape: &ConvShape,
     (gradient, weight): (&[f32], &[f32]),
@@ -407,10 +454,9 @@ pub fn conv2d_by_data(
             (Operand::rows_along_k(&gradient), Operand::rows_across_k(&weight));
         return gemm(engine, size, gradient, weight, output);
     }
-    let patches = Patches::of_output(gradient, shape).rounded(engine);
-    let weight = taps_before_inputs(engine, weight, shape);
+    let patches = Patches::of_output(gradient, shape).rounded(|x| rounded_pairs(engine, x));
     let (taps, outputs, inputs) = (shape.taps(), shape.outputs, shape.inputs);
-    let weight = FlippedTaps { weight: &weight, taps, outputs, inputs };
+    let weight = FlippedTaps { weight, taps, outputs, inputs };
     let (patches, weight) = (Operand::rows_along_k(&patches), Operand::rows_across_k(&weight));
     gemm(engine, size, patches, weight, output);
 }

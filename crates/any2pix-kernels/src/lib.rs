@@ -22,7 +22,10 @@ mod scratch;
 #[cfg(test)]
 mod testing;
 
-pub use conv::{ConvShape, conv2d, conv2d_by_data, conv2d_by_weight};
+pub use conv::{
+    ConvShape, conv2d, conv2d_by_data, conv2d_by_weight, conv2d_packed, conv2d_packed_by_data,
+    pack_conv2d,
+};
 pub use gemm::{
     Dense, Matrix, Operand, Output, Packed, Size, gemm, gemm_packed, operations_so_far,
 };

@@ -197,7 +197,7 @@ impl LlamaForCausalLM {
             .map(|i| LlamaDecoderLayer::load(model.pp("layers").pp(i), config))
             .collect::<Result<_>>()?;
         let lm_head = if config.tie_word_embeddings {
-            Linear::from_tensors(embed_tokens.weight().clone(), None)
+            Linear::from_tensors(embed_tokens.weight().clone(), None)?
         } else {
             Linear::load_no_bias(vb.pp("lm_head"), config.hidden_size, config.vocab_size)?
         };

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-use crate::ops;
+use crate::ops::{self, Frozen};
 
 /// torch's default for linear and convolution layers: uniform in ±1/√fan_in.
 fn fan_in_uniform(fan_in: usize) -> Init {
@@ -11,56 +11,67 @@ fn fan_in_uniform(fan_in: usize) -> Init {
     Init::Uniform { lo: -bound, up: bound }
 }
 
+/// What a layer multiplies with: tensors that are trained, or weights packed for the kernels.
+#[derive(Clone, Debug)]
+enum Weights {
+    Tensors(Tensor, Option<Tensor>),
+    Frozen(Frozen),
+}
+
+impl Weights {
+    fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
+        Ok(match Frozen::of(&weight, bias.as_ref())? {
+            Some(frozen) => Self::Frozen(frozen),
+            None => Self::Tensors(weight, bias),
+        })
+    }
+}
+
 /// `x · weightᵀ + bias`; `weight` `(out, in)`.
 #[derive(Clone, Debug)]
-pub struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
-}
+pub struct Linear(Weights);
 
 impl Linear {
     /// With bias.
     pub fn load(vb: VarBuilder, in_features: usize, out_features: usize) -> Result<Self> {
-        let bias = vb.get_with_hints(out_features, "bias", fan_in_uniform(in_features))?;
-        Ok(Self { bias: Some(bias), ..Self::load_no_bias(vb, in_features, out_features)? })
+        let init = fan_in_uniform(in_features);
+        let weight = vb.get_with_hints((out_features, in_features), "weight", init)?;
+        Self::from_tensors(weight, Some(vb.get_with_hints(out_features, "bias", init)?))
     }
 
     /// Without bias.
     pub fn load_no_bias(vb: VarBuilder, in_features: usize, out_features: usize) -> Result<Self> {
+        let init = fan_in_uniform(in_features);
         let shape = (out_features, in_features);
-        let weight = vb.get_with_hints(shape, "weight", fan_in_uniform(in_features))?;
-        Ok(Self { weight, bias: None })
+        Self::from_tensors(vb.get_with_hints(shape, "weight", init)?, None)
     }
 
     /// With bias; a fresh layer starts at zero, so that it adds nothing until it is trained.
     pub fn load_zero(vb: VarBuilder, in_features: usize, out_features: usize) -> Result<Self> {
         let zero = Init::Const(0.0);
         let weight = vb.get_with_hints((out_features, in_features), "weight", zero)?;
-        Ok(Self { weight, bias: Some(vb.get_with_hints(out_features, "bias", zero)?) })
+        Self::from_tensors(weight, Some(vb.get_with_hints(out_features, "bias", zero)?))
     }
 
     /// Over tensors that are already there.
-    pub fn from_tensors(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight, bias }
+    pub fn from_tensors(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
+        Ok(Self(Weights::new(weight, bias)?))
     }
 
     /// # Shapes
     /// `(.., in)` → `(.., out)`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        ops::linear(x, &self.weight, self.bias.as_ref())
-    }
-
-    /// `(out, in)`.
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
+        match &self.0 {
+            Weights::Tensors(weight, bias) => ops::linear(x, weight, bias.as_ref()),
+            Weights::Frozen(frozen) => frozen.linear(x),
+        }
     }
 }
 
 /// 2-D convolution; `weight` `(out, in, k, k)`, activations channels-last.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
-    weight: Tensor,
-    bias: Option<Tensor>,
+    weights: Weights,
     stride: usize,
     padding: usize,
 }
@@ -81,6 +92,10 @@ impl Conv2dConfig {
     pub const K3: Self = Self { kernel: 3, stride: 1, padding: 1 };
     /// 1×1.
     pub const K1: Self = Self { kernel: 1, stride: 1, padding: 0 };
+
+    fn weight(&self, vb: &VarBuilder, channels: (usize, usize), init: Init) -> Result<Tensor> {
+        vb.get_with_hints((channels.0, channels.1, self.kernel, self.kernel), "weight", init)
+    }
 }
 
 impl Conv2d {
@@ -91,10 +106,9 @@ impl Conv2d {
         out_channels: usize,
         config: Conv2dConfig,
     ) -> Result<Self> {
-        let fan_in = in_channels * config.kernel * config.kernel;
-        let bias = vb.get_with_hints(out_channels, "bias", fan_in_uniform(fan_in))?;
-        let layer = Self::load_no_bias(vb, in_channels, out_channels, config)?;
-        Ok(Self { bias: Some(bias), ..layer })
+        let init = fan_in_uniform(in_channels * config.kernel * config.kernel);
+        let weight = config.weight(&vb, (out_channels, in_channels), init)?;
+        Self::new(config, weight, Some(vb.get_with_hints(out_channels, "bias", init)?))
     }
 
     /// Without bias.
@@ -104,11 +118,8 @@ impl Conv2d {
         out_channels: usize,
         config: Conv2dConfig,
     ) -> Result<Self> {
-        let Conv2dConfig { kernel, stride, padding } = config;
-        let init = fan_in_uniform(in_channels * kernel * kernel);
-        let shape = (out_channels, in_channels, kernel, kernel);
-        let weight = vb.get_with_hints(shape, "weight", init)?;
-        Ok(Self { weight, bias: None, stride, padding })
+        let init = fan_in_uniform(in_channels * config.kernel * config.kernel);
+        Self::new(config, config.weight(&vb, (out_channels, in_channels), init)?, None)
     }
 
     /// With bias; a fresh layer starts at zero, so that it adds nothing until it is trained.
@@ -118,18 +129,25 @@ impl Conv2d {
         out_channels: usize,
         config: Conv2dConfig,
     ) -> Result<Self> {
-        let Conv2dConfig { kernel, stride, padding } = config;
         let zero = Init::Const(0.0);
-        let shape = (out_channels, in_channels, kernel, kernel);
-        let weight = vb.get_with_hints(shape, "weight", zero)?;
-        let bias = Some(vb.get_with_hints(out_channels, "bias", zero)?);
-        Ok(Self { weight, bias, stride, padding })
+        let weight = config.weight(&vb, (out_channels, in_channels), zero)?;
+        Self::new(config, weight, Some(vb.get_with_hints(out_channels, "bias", zero)?))
+    }
+
+    fn new(config: Conv2dConfig, weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
+        let Conv2dConfig { stride, padding, .. } = config;
+        Ok(Self { weights: Weights::new(weight, bias)?, stride, padding })
     }
 
     /// # Shapes
     /// `(b, h, w, in)` → `(b, h', w', out)`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        ops::conv2d(x, &self.weight, self.bias.as_ref(), self.stride, self.padding)
+        match &self.weights {
+            Weights::Tensors(weight, bias) => {
+                ops::conv2d(x, weight, bias.as_ref(), self.stride, self.padding)
+            }
+            Weights::Frozen(frozen) => frozen.conv2d(x, self.stride, self.padding),
+        }
     }
 }
 

@@ -33,7 +33,7 @@ fn dense(vb: VarBuilder, inputs: usize, outputs: usize, stdev: f64) -> Result<Li
     let normal = Init::Randn { mean: 0.0, stdev };
     let weight = vb.get_with_hints((outputs, inputs), "weight", normal)?;
     let bias = vb.get_with_hints(outputs, "bias", Init::Const(0.0))?;
-    Ok(Linear::from_tensors(weight, Some(bias)))
+    Linear::from_tensors(weight, Some(bias))
 }
 
 /// torch's `MultiheadAttention` with packed projections.
@@ -60,7 +60,7 @@ impl Attention {
             None
         };
         Ok(Self {
-            in_proj: Linear::from_tensors(weight, Some(bias)),
+            in_proj: Linear::from_tensors(weight, Some(bias))?,
             out_proj: dense(vb.pp("out_proj"), dim, dim, config.residual_std())?,
             bias_kv,
             heads: config.num_heads,

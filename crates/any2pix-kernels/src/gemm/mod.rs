@@ -12,6 +12,7 @@ mod micro_portable;
 mod operand;
 mod pack;
 mod packed;
+mod strip;
 mod tiles;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,7 @@ pub use operand::{Dense, Matrix, Operand};
 use pack::BPanels;
 pub use packed::Packed;
 use packed::pack_all;
+pub(crate) use strip::Panels;
 use tiles::{Plan, Right, for_each, rows_of_packing_tasks};
 
 /// Products smaller than this run on the calling thread.
@@ -232,8 +234,11 @@ vectorised! {
 
 /// All of `x` as pairs of bfloat16, if the engine multiplies those.
 pub(crate) fn rounded_pairs(engine: Engine, x: &[f32]) -> Option<Vec<u32>> {
+    rounded_for(Kernel::of(engine), x)
+}
+
+fn rounded_for(kernel: Kernel, x: &[f32]) -> Option<Vec<u32>> {
     const CHUNK: usize = 1 << 13;
-    let kernel = Kernel::of(engine);
     if kernel.depth() != 2 {
         return None;
     }

@@ -55,6 +55,11 @@ impl Packed {
         self.lanes.all()
     }
 
+    /// All of `x` as pairs of bfloat16, if products of these weights are of such pairs.
+    pub(crate) fn rounded_pairs(&self, x: &[f32]) -> Option<Vec<u32>> {
+        super::rounded_for(self.kernel, x)
+    }
+
     /// The weights again, as `n` rows of `k`; rounded if the engine rounds.
     pub fn unpack(&self) -> Vec<f32> {
         let mut rows = vec![0.0; self.n * self.k];

@@ -20,7 +20,7 @@ pub fn conv2d(
     padding: usize,
 ) -> Result<Tensor> {
     if cpu::takes(&[x, weight]) && bias.is_none_or(|bias| cpu::takes(&[bias])) {
-        let shape = conv_shape(x, weight, stride, padding)?;
+        let shape = conv_shape(x, weight.shape(), stride, padding)?;
         let op = ConvOp { engine: precision::engine(), shape };
         let (x, weight) = (x.contiguous()?, weight.contiguous()?);
         return match bias {
@@ -36,7 +36,12 @@ pub fn conv2d(
     }
 }
 
-fn conv_shape(x: &Tensor, weight: &Tensor, stride: usize, padding: usize) -> Result<ConvShape> {
+pub(super) fn conv_shape(
+    x: &Tensor,
+    weight: &Shape,
+    stride: usize,
+    padding: usize,
+) -> Result<ConvShape> {
     let (batch, height, width, inputs) = x.dims4()?;
     let (outputs, expected, kernel_height, kernel_width) = weight.dims4()?;
     let kernel = (kernel_height, kernel_width);
@@ -45,7 +50,7 @@ fn conv_shape(x: &Tensor, weight: &Tensor, stride: usize, padding: usize) -> Res
         candle_core::bail!(
             "convolution of {:?} (b, h, w, c) by {:?} (out, in, kh, kw), stride {stride}, padding {padding}",
             x.shape(),
-            weight.shape()
+            weight
         )
     }
     Ok(ConvShape { batch, height, width, inputs, outputs, kernel, stride, padding })
