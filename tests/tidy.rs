@@ -16,7 +16,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("any2pix-agent", &["nn", "encoders", "llm", "diffusion"]),
     ("any2pix-train", &["nn", "encoders", "llm", "diffusion"]),
     ("any2pix-eval", &["nn", "agent", "encoders"]),
-    ("any2pix-cli", &["nn", "agent", "eval", "train"]),
+    ("any2pix-bench", &["nn", "encoders", "llm", "diffusion", "agent", "train"]),
+    ("any2pix-cli", &["nn", "agent", "bench", "eval", "train"]),
 ];
 
 /// Where `unsafe` may be allowed: vector instructions, and the memory map of a checkpoint.

@@ -122,6 +122,12 @@ pub fn peak_memory() -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
+/// What products were computed in.
+fn precision_name() -> &'static str {
+    let rounds = any2pix_nn::ops::multiplies_bf16();
+    if rounds { "bf16" } else { "f32" }
+}
+
 /// The inputs of `request` as the outcome remembers them.
 pub fn provenance(request: &EditRequest) -> Vec<Provenance> {
     let of = |reference: &crate::request::Reference| Provenance {
@@ -141,6 +147,7 @@ impl EditOutcome {
             "references": self.references,
             "plan": self.plan,
             "settings": self.settings,
+            "precision": precision_name(),
             "weights": self.weights,
         })
     }

@@ -6,6 +6,7 @@
 )]
 
 mod commands;
+mod compute;
 mod diagnostics;
 mod interrupt;
 mod printer;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::commands::Command;
+use crate::compute::ComputeArgs;
 use crate::diagnostics::{Exit, Failure};
 use crate::printer::Printer;
 
@@ -40,9 +42,8 @@ struct Common {
     /// Print nothing but results and errors.
     #[arg(long, short, global = true)]
     quiet: bool,
-    /// Threads to compute with; the result does not depend on it.
-    #[arg(long, global = true, env = "ANY2PIX_THREADS", value_name = "N")]
-    threads: Option<usize>,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 fn main() -> ExitCode {
@@ -65,18 +66,6 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli, printer: &Printer) -> Result<Exit, Failure> {
     interrupt::watch()?;
-    if let Some(threads) = cli.common.threads {
-        set_threads(threads)?;
-    }
-    cli.command.run(cli.common.threads, printer)
-}
-
-fn set_threads(threads: usize) -> Result<(), Failure> {
-    if threads == 0 || threads > 1024 {
-        return Err(Failure::refused(format!("--threads {threads}: must be 1 to 1024")));
-    }
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build_global()
-        .map_err(|e| Failure::internal(format!("cannot start {threads} threads: {e}")))
+    cli.common.compute.prepare()?;
+    cli.command.run(&cli.common.compute, printer)
 }

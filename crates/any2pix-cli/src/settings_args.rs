@@ -19,13 +19,6 @@ enum DecoderArg {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Precision {
-    F32,
-    Bf16,
-    F16,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Quantisation {
     None,
     #[value(name = "q8_0")]
@@ -83,9 +76,6 @@ pub(crate) struct SettingsArgs {
     /// Go on with the nearest object that the model knows.
     #[arg(long)]
     force: bool,
-    /// Precision of weights and computation.
-    #[arg(long, env = "ANY2PIX_PRECISION", value_enum)]
-    precision: Option<Precision>,
     /// Quantisation of the language model.
     #[arg(long, env = "ANY2PIX_LLM_QUANT", value_enum)]
     llm_quant: Option<Quantisation>,
@@ -152,9 +142,6 @@ impl SettingsArgs {
 
     /// What the flags promise for later is refused until it is there, not ignored.
     fn refuse_unavailable(&self) -> Result<(), Failure> {
-        if self.precision.is_some_and(|p| p != Precision::F32) {
-            return Err(Failure::refused("--precision: this build computes in f32 only"));
-        }
         if self.llm_quant.is_some_and(|q| q != Quantisation::None) {
             return Err(Failure::refused("--llm-quant: this build does not quantise"));
         }

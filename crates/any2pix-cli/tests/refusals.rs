@@ -55,7 +55,7 @@ fn every_refusal_has_one_error_a_reason_and_exit_code_2() {
         (&["edit", "recolour [park.png]", "--steps", "0"], "--steps 0"),
         (&["edit", "recolour [park.png]", "--alpha", "NaN"], "--alpha NaN"),
         (&["edit", "recolour [park.png]", "--device", "cuda:0"], "--device cuda:0"),
-        (&["edit", "recolour [park.png]", "--precision", "bf16"], "--precision"),
+        (&["edit", "recolour [park.png]", "--precision", "f16"], "--precision f16"),
         (&["parity", "."], "meta.json"),
     ];
     for (args, words) in cases {

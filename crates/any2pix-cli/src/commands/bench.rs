@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use any2pix_bench::{BenchError, CASES, Effort, Options, Row};
 use any2pix_nn::ops::{Level, Precision};
-use clap::ValueEnum;
 use comfy_table::{Table, presets};
 use serde_json::json;
 
+use crate::compute::{ComputeArgs, has_bf16};
 use crate::diagnostics::{Exit, Failure};
 use crate::interrupt;
 use crate::printer::Printer;
@@ -22,9 +22,6 @@ pub(crate) struct Args {
     /// Names the benchmarks and measures nothing.
     #[arg(long)]
     list: bool,
-    /// Precision of products; both where the machine is faster at bf16, f32 elsewhere.
-    #[arg(long, value_name = "DTYPE")]
-    dtype: Option<Dtype>,
     /// At least so many runs of each, after one that is not counted.
     #[arg(long, default_value_t = 5, value_name = "N")]
     runs: usize,
@@ -33,31 +30,24 @@ pub(crate) struct Args {
     peer: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Dtype {
-    F32,
-    Bf16,
-}
-
 /// Threads unless `--threads` says otherwise.
 const THREADS: usize = 2;
 
-pub(super) fn run(args: &Args, threads: Option<usize>, printer: &Printer) -> Result<Exit, Failure> {
+pub(super) fn run(args: &Args, compute: &ComputeArgs, printer: &Printer) -> Result<Exit, Failure> {
     if args.list {
         for case in CASES {
             printer.result(&format!("{:<18} {}", case.name, case.about));
         }
         return Ok(Exit::Done);
     }
-    let precisions = match args.dtype {
-        Some(Dtype::F32) => vec![Precision::F32],
-        Some(Dtype::Bf16) => vec![Precision::Bf16],
-        None if Level::current() >= Level::Avx512Bf16 => vec![Precision::Bf16, Precision::F32],
+    let precisions = match compute.precision() {
+        Some(precision) => vec![precision],
+        None if has_bf16() => vec![Precision::Bf16, Precision::F32],
         None => vec![Precision::F32],
     };
     let options = Options {
         names: args.cases.clone(),
-        threads: threads.unwrap_or(THREADS),
+        threads: compute.threads.unwrap_or(THREADS),
         precisions,
         effort: Effort { runs: args.runs, time: Duration::from_millis(700) },
         peer: args.peer,

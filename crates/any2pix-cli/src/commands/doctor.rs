@@ -1,8 +1,10 @@
 //! `any2pix doctor`: what this build and this machine are.
 
 use any2pix_agent::store::ModelStore;
+use any2pix_nn::ops::Level;
 use serde_json::json;
 
+use crate::compute::has_bf16;
 use crate::diagnostics::{Exit, Failure};
 use crate::printer::Printer;
 
@@ -22,6 +24,8 @@ pub(super) fn run(_args: &Args, printer: &Printer) -> Result<Exit, Failure> {
         "target": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         "cores": std::thread::available_parallelism().map_or(1, usize::from),
         "threads": rayon::current_num_threads(),
+        "level": format!("{:?}", Level::current()),
+        "precision": if has_bf16() { "bf16" } else { "f32" },
         "embedded": carried.join(" "),
         "missing": missing.join(" "),
     });

@@ -6,6 +6,7 @@ use any2pix_agent::progress::Progress;
 use any2pix_agent::request::Bindings;
 use any2pix_agent::{AgentError, EditRequest, ErrorClass, Pipeline, Playroom};
 
+use crate::compute::ComputeArgs;
 use crate::diagnostics::{Exit, Failure};
 use crate::interrupt;
 use crate::printer::Printer;
@@ -38,7 +39,12 @@ pub(crate) struct Args {
     settings: SettingsArgs,
 }
 
-pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
+pub(super) fn run(
+    args: &Args,
+    compute: &ComputeArgs,
+    printer: &Printer,
+) -> Result<Exit, Failure> {
+    compute.use_fastest();
     if args.output.extension().is_none_or(|e| !e.eq_ignore_ascii_case("png")) {
         let message = format!("{}: the output is a PNG file", args.output.display());
         return Err(Failure::refused(message).hint("name it as in -o out.png"));

@@ -6,6 +6,7 @@ use any2pix_agent::{Decoder, EditSettings, Playroom, SettingsPatch};
 use any2pix_eval::{EvalError, Eyes, Harness, Sample, Suite, contact_sheet, report, sweep};
 use serde_json::json;
 
+use crate::compute::ComputeArgs;
 use crate::diagnostics::{Exit, Failure};
 use crate::interrupt;
 use crate::printer::Printer;
@@ -127,7 +128,12 @@ impl SettingsArgs {
     }
 }
 
-pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
+pub(super) fn run(
+    args: &Args,
+    compute: &ComputeArgs,
+    printer: &Printer,
+) -> Result<Exit, Failure> {
+    compute.use_fastest();
     match &args.what {
         What::Playroom(args) => playroom(args, printer),
         What::Compare { a, b } => {

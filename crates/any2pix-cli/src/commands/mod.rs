@@ -12,6 +12,7 @@ mod train;
 
 use clap::Subcommand;
 
+use crate::compute::ComputeArgs;
 use crate::diagnostics::{Exit, Failure};
 use crate::printer::Printer;
 
@@ -40,16 +41,16 @@ pub(crate) enum Command {
 
 impl Command {
     /// Does it.
-    pub(crate) fn run(self, threads: Option<usize>, printer: &Printer) -> Result<Exit, Failure> {
+    pub(crate) fn run(self, compute: &ComputeArgs, printer: &Printer) -> Result<Exit, Failure> {
         match self {
-            Self::Edit(args) => edit::run(&args, printer),
+            Self::Edit(args) => edit::run(&args, compute, printer),
             Self::Gallery(args) => gallery::run(&args, printer),
-            Self::Parity(args) => parity::run(&args, printer),
+            Self::Parity(args) => parity::run(&args, compute, printer),
             Self::Doctor(args) => doctor::run(&args, printer),
             Self::Train(args) => train::run(&args, printer),
-            Self::Eval(args) => eval::run(&args, printer),
+            Self::Eval(args) => eval::run(&args, compute, printer),
             Self::Data(args) => data::run(&args, printer),
-            Self::Bench(args) => bench::run(&args, threads, printer),
+            Self::Bench(args) => bench::run(&args, compute, printer),
             Self::Completions(args) => completions::run(&args, printer),
         }
     }

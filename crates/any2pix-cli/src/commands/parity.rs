@@ -6,6 +6,7 @@ use any2pix_agent::parity::{self, CaseReport};
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
+use crate::compute::ComputeArgs;
 use crate::diagnostics::{Exit, Failure};
 use crate::interrupt;
 use crate::printer::Printer;
@@ -21,7 +22,12 @@ pub(crate) struct Args {
     all: bool,
 }
 
-pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
+pub(super) fn run(
+    args: &Args,
+    compute: &ComputeArgs,
+    printer: &Printer,
+) -> Result<Exit, Failure> {
+    compute.use_exact();
     let cases = parity::find(&args.folders).map_err(|e| Failure::of(Exit::Refused, &e))?;
     let mut reports = Vec::new();
     for dir in &cases {

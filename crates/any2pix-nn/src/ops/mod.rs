@@ -24,7 +24,7 @@ pub use gradients::backward;
 pub use linear::linear;
 pub use modulate::modulate;
 pub use norm::{group_norm, layer_norm, rms_norm};
-pub use precision::{PrecisionScope, precision, set_precision};
+pub use precision::{PrecisionScope, multiplies_bf16, precision, set_precision};
 pub use rotary::rotary;
 pub use shape::{add, add_to_each_position, concat_channels, upsample_nearest2x};
 

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use any2pix_kernels::{Engine, Precision};
+use any2pix_kernels::{Engine, Level, Precision};
 
 static REDUCED: AtomicBool = AtomicBool::new(false);
 
@@ -24,6 +24,11 @@ pub fn set_precision(precision: Precision) {
 pub fn precision() -> Precision {
     let process = if REDUCED.load(Ordering::Relaxed) { Precision::Bf16 } else { Precision::F32 };
     SCOPED.with(Cell::get).unwrap_or(process)
+}
+
+/// Whether products on this thread really are of rounded operands: asked for, and the machine can.
+pub fn multiplies_bf16() -> bool {
+    precision() == Precision::Bf16 && Level::current() >= Level::Avx512Bf16
 }
 
 /// Another precision on this thread, until dropped.
