@@ -12,6 +12,7 @@ use any2pix_encoders::EncoderError;
 use any2pix_encoders::imagebind::{self, ImageBindConfig, ImageBindModel};
 use any2pix_encoders::locator::{Locator, LocatorConfig};
 use any2pix_llm::Planner;
+use any2pix_nn::ops::Quantisation;
 use any2pix_nn::{Checkpoint, Hint};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -108,6 +109,8 @@ pub struct Components {
     pub index: ModelIndex,
     /// Where it computes.
     pub device: Device,
+    /// The format in which the language model keeps its linear layers; as they are if none.
+    pub llm_quant: Option<Quantisation>,
     imagebind: Slot<ImageBindModel>,
     planner: Slot<Planner>,
     prior: Slot<PriorTransformer>,
@@ -125,6 +128,7 @@ impl Components {
             store,
             index,
             device: Device::Cpu,
+            llm_quant: None,
             imagebind: Slot::default(),
             planner: Slot::default(),
             prior: Slot::default(),
@@ -176,7 +180,8 @@ impl Components {
             let config = self.store.read("llm/config.json")?;
             let tokenizer = self.store.read("llm/tokenizer.json")?;
             let weights = self.checkpoint("llm")?;
-            Planner::load(&config, &tokenizer, &weights, DType::F32, &self.device).map_err(
+            let files = (&config[..], &tokenizer[..]);
+            Planner::load(files, &weights, self.llm_quant, DType::F32, &self.device).map_err(
                 |error| AgentError::Weights { component: "llm".into(), error: Box::new(error) },
             )
         })

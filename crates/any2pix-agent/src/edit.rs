@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use any2pix_llm::{EditPlan, Piece};
 use any2pix_nn::Generator;
+use any2pix_nn::ops::Quantisation;
 use candle_core::Tensor;
 use image::{DynamicImage, RgbImage};
 
@@ -41,6 +42,11 @@ impl Playroom {
     /// A model by name or folder, with further galleries; no weights are read yet.
     pub fn open(model: &str, galleries: &[PathBuf]) -> Result<Self, AgentError> {
         Ok(Self { components: Components::open(model)?, galleries: galleries.to_vec() })
+    }
+
+    /// Keeps the language model's linear layers in `format`; say so before the first edit.
+    pub fn quantise_llm(&mut self, format: Option<Quantisation>) {
+        self.components.llm_quant = format;
     }
 
     /// The model's parts.

@@ -8,7 +8,7 @@ use any2pix_nn::{Conv2d, Generator, GroupNorm, Linear};
 use candle_core::{Device, Result, Tensor};
 
 use crate::timing::{Bench, Outcome, Report, Work};
-use crate::{models, training, weights};
+use crate::{llama, models, training, weights};
 
 /// A benchmark that can be asked for by name.
 pub struct Case {
@@ -30,6 +30,8 @@ pub const CASES: &[Case] = &[
     Case { name: "unet-sd15", about: "one forward pass, 64×64 latents", run: models::unet_sd15 },
     Case { name: "unet-sdxl", about: "one forward pass, 64×64 latents", run: models::unet_sdxl },
     Case { name: "vae-decode", about: "64×64 latents to 512×512", run: models::vae_decode },
+    Case { name: "llama-decode", about: "one token of a 7 B, quantised", run: llama::decode },
+    Case { name: "llama-prefill", about: "256 tokens of a 7 B, quantised", run: llama::prefill },
     Case { name: "imagebind-image", about: "one picture, full size", run: models::imagebind_image },
     Case { name: "imagebind-audio", about: "one sound, full size", run: models::imagebind_audio },
     Case { name: "train-unet-8m", about: "a training step, batch 16", run: training::unet_8m },

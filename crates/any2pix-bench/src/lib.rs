@@ -5,6 +5,7 @@
 //! fraction of that ceiling was reached.
 
 mod cases;
+mod llama;
 mod models;
 mod row;
 mod timing;

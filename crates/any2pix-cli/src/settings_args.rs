@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use any2pix_agent::{Decoder, EditSettings, SettingsPatch};
+use any2pix_nn::ops;
 use clap::ValueEnum;
 
 use crate::diagnostics::{Exit, Failure};
@@ -18,13 +19,17 @@ enum DecoderArg {
     Inversion,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, ValueEnum)]
 enum Quantisation {
     None,
     #[value(name = "q8_0")]
     Q8_0,
     #[value(name = "q4_0")]
     Q4_0,
+    #[value(name = "q4_k")]
+    Q4K,
+    #[value(name = "q6_k")]
+    Q6K,
 }
 
 /// Settings of an edit.
@@ -140,11 +145,19 @@ impl SettingsArgs {
         }
     }
 
+    /// How the language model's weights are kept.
+    pub(crate) fn llm_quant(&self) -> Option<ops::Quantisation> {
+        match self.llm_quant? {
+            Quantisation::None => None,
+            Quantisation::Q8_0 => Some(ops::Quantisation::Q8_0),
+            Quantisation::Q4_0 => Some(ops::Quantisation::Q4_0),
+            Quantisation::Q4K => Some(ops::Quantisation::Q4K),
+            Quantisation::Q6K => Some(ops::Quantisation::Q6K),
+        }
+    }
+
     /// What the flags promise for later is refused until it is there, not ignored.
     fn refuse_unavailable(&self) -> Result<(), Failure> {
-        if self.llm_quant.is_some_and(|q| q != Quantisation::None) {
-            return Err(Failure::refused("--llm-quant: this build does not quantise"));
-        }
         match self.device.as_deref() {
             None | Some("cpu") => Ok(()),
             Some(other) => {

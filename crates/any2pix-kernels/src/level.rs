@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub enum Level {
     /// Plain Rust.
     Portable,
-    /// AVX2 with fused multiply-add.
+    /// AVX2 with fused multiply-add and half precision.
     Avx2,
     /// AVX-512 (F, BW, DQ, VL).
     Avx512,
@@ -54,7 +54,7 @@ fn detect() -> Level {
     macro_rules! has {
         ($($feature:tt),*) => { $(std::arch::is_x86_feature_detected!($feature))&&* };
     }
-    if !has!("avx2", "fma") {
+    if !has!("avx2", "fma", "f16c") {
         return Level::Portable;
     }
     if !has!("avx512f", "avx512bw", "avx512dq", "avx512vl") {

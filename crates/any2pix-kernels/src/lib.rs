@@ -16,6 +16,7 @@ pub mod modulate;
 pub mod norm;
 pub mod optimizer;
 pub mod process;
+pub mod quantised;
 mod reduce;
 pub mod rotary;
 mod scratch;

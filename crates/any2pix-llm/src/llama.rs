@@ -1,6 +1,6 @@
 //! `LlamaForCausalLM`: the decoder, with the states after the final norm beside the logits.
 
-use any2pix_nn::ops::{self, Mask};
+use any2pix_nn::ops::{self, Mask, Quantisation, Quantised};
 use any2pix_nn::{Embedding, Linear, RmsNorm};
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -78,6 +78,22 @@ impl RotaryEmbedding {
     }
 }
 
+/// How the linear layers come from their weights: `(weights, in_features, out_features)`.
+pub type LoadLinear<'a> = &'a dyn Fn(VarBuilder, usize, usize) -> Result<Linear>;
+
+/// Linear layers in the given format, or as the weights are.
+pub fn linears(
+    format: Option<Quantisation>,
+) -> impl Fn(VarBuilder, usize, usize) -> Result<Linear> {
+    move |vb, in_features, out_features| match format {
+        None => Linear::load_no_bias(vb, in_features, out_features),
+        Some(format) => {
+            let weight = vb.get((out_features, in_features), "weight")?;
+            Ok(Linear::from_quantised(Quantised::of(&weight, format)?))
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct LlamaAttention {
     q_proj: Linear,
@@ -90,15 +106,15 @@ struct LlamaAttention {
 }
 
 impl LlamaAttention {
-    fn load(vb: VarBuilder, config: &LlamaConfig) -> Result<Self> {
+    fn load(vb: VarBuilder, config: &LlamaConfig, linear: LoadLinear) -> Result<Self> {
         let (heads, kv_heads, d) =
             (config.num_attention_heads, config.kv_heads(), config.head_dim());
         let hidden = config.hidden_size;
         Ok(Self {
-            q_proj: Linear::load_no_bias(vb.pp("q_proj"), hidden, heads * d)?,
-            k_proj: Linear::load_no_bias(vb.pp("k_proj"), hidden, kv_heads * d)?,
-            v_proj: Linear::load_no_bias(vb.pp("v_proj"), hidden, kv_heads * d)?,
-            o_proj: Linear::load_no_bias(vb.pp("o_proj"), heads * d, hidden)?,
+            q_proj: linear(vb.pp("q_proj"), hidden, heads * d)?,
+            k_proj: linear(vb.pp("k_proj"), hidden, kv_heads * d)?,
+            v_proj: linear(vb.pp("v_proj"), hidden, kv_heads * d)?,
+            o_proj: linear(vb.pp("o_proj"), heads * d, hidden)?,
             heads,
             kv_heads,
             scale: 1.0 / (d as f64).sqrt(),
@@ -129,12 +145,12 @@ struct LlamaMlp {
 }
 
 impl LlamaMlp {
-    fn load(vb: VarBuilder, config: &LlamaConfig) -> Result<Self> {
+    fn load(vb: VarBuilder, config: &LlamaConfig, linear: LoadLinear) -> Result<Self> {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         Ok(Self {
-            gate_proj: Linear::load_no_bias(vb.pp("gate_proj"), hidden, inner)?,
-            up_proj: Linear::load_no_bias(vb.pp("up_proj"), hidden, inner)?,
-            down_proj: Linear::load_no_bias(vb.pp("down_proj"), inner, hidden)?,
+            gate_proj: linear(vb.pp("gate_proj"), hidden, inner)?,
+            up_proj: linear(vb.pp("up_proj"), hidden, inner)?,
+            down_proj: linear(vb.pp("down_proj"), inner, hidden)?,
         })
     }
 
@@ -153,13 +169,13 @@ struct LlamaDecoderLayer {
 }
 
 impl LlamaDecoderLayer {
-    fn load(vb: VarBuilder, config: &LlamaConfig) -> Result<Self> {
+    fn load(vb: VarBuilder, config: &LlamaConfig, linear: LoadLinear) -> Result<Self> {
         let norm = |name| RmsNorm::load(vb.pp(name), config.hidden_size, config.rms_norm_eps);
         Ok(Self {
             input_layernorm: norm("input_layernorm")?,
-            self_attn: LlamaAttention::load(vb.pp("self_attn"), config)?,
+            self_attn: LlamaAttention::load(vb.pp("self_attn"), config, linear)?,
             post_attention_layernorm: norm("post_attention_layernorm")?,
-            mlp: LlamaMlp::load(vb.pp("mlp"), config)?,
+            mlp: LlamaMlp::load(vb.pp("mlp"), config, linear)?,
         })
     }
 
@@ -190,16 +206,21 @@ pub struct LlamaForCausalLM {
 impl LlamaForCausalLM {
     /// Reads `model.*` and `lm_head.*` below `vb`.
     pub fn load(vb: VarBuilder, config: &LlamaConfig) -> Result<Self> {
+        Self::load_with(vb, config, &linears(None))
+    }
+
+    /// [`Self::load`] with linear layers of another kind: quantised ones, say.
+    pub fn load_with(vb: VarBuilder, config: &LlamaConfig, linear: LoadLinear<'_>) -> Result<Self> {
         let model = vb.pp("model");
         let embed_tokens =
             Embedding::load(model.pp("embed_tokens"), config.vocab_size, config.hidden_size)?;
         let layers = (0..config.num_hidden_layers)
-            .map(|i| LlamaDecoderLayer::load(model.pp("layers").pp(i), config))
+            .map(|i| LlamaDecoderLayer::load(model.pp("layers").pp(i), config, linear))
             .collect::<Result<_>>()?;
         let lm_head = if config.tie_word_embeddings {
             Linear::from_tensors(embed_tokens.weight().clone(), None)?
         } else {
-            Linear::load_no_bias(vb.pp("lm_head"), config.hidden_size, config.vocab_size)?
+            linear(vb.pp("lm_head"), config.hidden_size, config.vocab_size)?
         };
         Ok(Self {
             norm: RmsNorm::load(model.pp("norm"), config.hidden_size, config.rms_norm_eps)?,

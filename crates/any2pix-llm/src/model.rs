@@ -5,7 +5,7 @@ use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::config::LlamaConfig;
-use crate::llama::LlamaForCausalLM;
+use crate::llama::{LlamaForCausalLM, LoadLinear, linears};
 
 /// `mlp2x_gelu`: Linear, GELU (erf), Linear, named `0` and `2`.
 #[derive(Clone, Debug)]
@@ -41,6 +41,11 @@ pub struct InstructAny2PixForCausalLM {
 impl InstructAny2PixForCausalLM {
     /// Reads the Llama and `model.vae_{projector,predictor}_image` below `vb`.
     pub fn load(vb: VarBuilder, config: &LlamaConfig) -> Result<Self> {
+        Self::load_with(vb, config, &linears(None))
+    }
+
+    /// [`Self::load`] with linear layers of the Llama of another kind: quantised ones, say.
+    pub fn load_with(vb: VarBuilder, config: &LlamaConfig, linear: LoadLinear<'_>) -> Result<Self> {
         let (hidden, embedding) = (config.hidden_size, config.mm_hidden_size);
         let model = vb.pp("model");
         let projector = model.pp("vae_projector_image");
@@ -48,7 +53,7 @@ impl InstructAny2PixForCausalLM {
         Ok(Self {
             vae_projector_image: Mlp2xGelu::load(projector, embedding, hidden, hidden)?,
             vae_predictor_image: Mlp2xGelu::load(predictor, hidden, hidden, embedding)?,
-            llama: LlamaForCausalLM::load(vb, config)?,
+            llama: LlamaForCausalLM::load_with(vb, config, linear)?,
             embedding_norm: config.embedding_norm,
         })
     }

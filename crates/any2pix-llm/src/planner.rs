@@ -1,5 +1,6 @@
 //! `Planner`: an instruction with its embeddings to an [`EditPlan`].
 
+use any2pix_nn::ops::Quantisation;
 use any2pix_nn::{Checkpoint, Generator};
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
@@ -10,6 +11,7 @@ use crate::error::LlmError;
 use crate::generation::{Generation, GenerationConfig, Sampling, generate};
 use crate::grammar::{PlanConstraint, PlanGrammar};
 use crate::instruction::{Embedding, MediaKind, Piece};
+use crate::llama::linears;
 use crate::model::InstructAny2PixForCausalLM;
 use crate::plan::{EditPlan, References};
 use crate::tokenizer::Tokenizer;
@@ -80,11 +82,12 @@ impl Prompt {
 }
 
 impl Planner {
-    /// Builds the planner from the bytes of `config.json`, of `tokenizer.json` and the weights.
+    /// Builds the planner from the bytes of `config.json`, of `tokenizer.json` and the weights,
+    /// whose linear layers are kept in `format` if one is given.
     pub fn load(
-        config_json: &[u8],
-        tokenizer_json: &[u8],
+        (config_json, tokenizer_json): (&[u8], &[u8]),
         weights: &Checkpoint,
+        format: Option<Quantisation>,
         dtype: DType,
         device: &Device,
     ) -> Result<Self, LlmError> {
@@ -92,7 +95,8 @@ impl Planner {
         let config: PlannerConfig = serde_json::from_slice(config_json)
             .map_err(|e| LlmError::Config { key: "config.json", reason: e.to_string() })?;
         let tokenizer = Tokenizer::from_json(tokenizer_json, None)?;
-        let model = InstructAny2PixForCausalLM::load(weights.builder(dtype, device), &llama)?;
+        let vb = weights.builder(dtype, device);
+        let model = InstructAny2PixForCausalLM::load_with(vb, &llama, &linears(format))?;
         let ignored = InstructAny2PixForCausalLM::ignored_prefixes(&llama);
         weights.finish(&ignored.iter().map(String::as_str).collect::<Vec<_>>())?;
         Self::new(model, tokenizer, llama, config, device)

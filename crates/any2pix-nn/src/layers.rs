@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-use crate::ops::{self, Frozen};
+use crate::ops::{self, Frozen, Quantised};
 
 /// torch's default for linear and convolution layers: uniform in ±1/√fan_in.
 fn fan_in_uniform(fan_in: usize) -> Init {
@@ -29,7 +29,13 @@ impl Weights {
 
 /// `x · weightᵀ + bias`; `weight` `(out, in)`.
 #[derive(Clone, Debug)]
-pub struct Linear(Weights);
+pub struct Linear(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Plain(Weights),
+    Quantised(Quantised),
+}
 
 impl Linear {
     /// With bias.
@@ -55,15 +61,21 @@ impl Linear {
 
     /// Over tensors that are already there.
     pub fn from_tensors(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
-        Ok(Self(Weights::new(weight, bias)?))
+        Ok(Self(Kind::Plain(Weights::new(weight, bias)?)))
+    }
+
+    /// Over quantised weights, without bias.
+    pub fn from_quantised(weight: Quantised) -> Self {
+        Self(Kind::Quantised(weight))
     }
 
     /// # Shapes
     /// `(.., in)` → `(.., out)`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.0 {
-            Weights::Tensors(weight, bias) => ops::linear(x, weight, bias.as_ref()),
-            Weights::Frozen(frozen) => frozen.linear(x),
+            Kind::Plain(Weights::Tensors(weight, bias)) => ops::linear(x, weight, bias.as_ref()),
+            Kind::Plain(Weights::Frozen(frozen)) => frozen.linear(x),
+            Kind::Quantised(quantised) => quantised.linear(x),
         }
     }
 }

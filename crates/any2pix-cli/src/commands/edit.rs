@@ -39,17 +39,14 @@ pub(crate) struct Args {
     settings: SettingsArgs,
 }
 
-pub(super) fn run(
-    args: &Args,
-    compute: &ComputeArgs,
-    printer: &Printer,
-) -> Result<Exit, Failure> {
+pub(super) fn run(args: &Args, compute: &ComputeArgs, printer: &Printer) -> Result<Exit, Failure> {
     compute.use_fastest();
     if args.output.extension().is_none_or(|e| !e.eq_ignore_ascii_case("png")) {
         let message = format!("{}: the output is a PNG file", args.output.display());
         return Err(Failure::refused(message).hint("name it as in -o out.png"));
     }
-    let pipeline = Playroom::open(&args.model, &args.galleries).map_err(|e| failure(&e))?;
+    let mut pipeline = Playroom::open(&args.model, &args.galleries).map_err(|e| failure(&e))?;
+    pipeline.quantise_llm(args.settings.llm_quant());
     let settings = args.settings.resolve(&pipeline.components().index.settings)?;
     let bindings = Bindings { images: args.images.clone(), audios: args.audios.clone() };
     let request =

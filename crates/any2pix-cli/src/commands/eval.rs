@@ -128,11 +128,7 @@ impl SettingsArgs {
     }
 }
 
-pub(super) fn run(
-    args: &Args,
-    compute: &ComputeArgs,
-    printer: &Printer,
-) -> Result<Exit, Failure> {
+pub(super) fn run(args: &Args, compute: &ComputeArgs, printer: &Printer) -> Result<Exit, Failure> {
     compute.use_fastest();
     match &args.what {
         What::Playroom(args) => playroom(args, printer),

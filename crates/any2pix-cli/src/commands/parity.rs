@@ -22,11 +22,7 @@ pub(crate) struct Args {
     all: bool,
 }
 
-pub(super) fn run(
-    args: &Args,
-    compute: &ComputeArgs,
-    printer: &Printer,
-) -> Result<Exit, Failure> {
+pub(super) fn run(args: &Args, compute: &ComputeArgs, printer: &Printer) -> Result<Exit, Failure> {
     compute.use_exact();
     let cases = parity::find(&args.folders).map_err(|e| Failure::of(Exit::Refused, &e))?;
     let mut reports = Vec::new();

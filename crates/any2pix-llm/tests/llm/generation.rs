@@ -207,7 +207,8 @@ fn planner() -> Planner {
     let tokenizer =
         std::fs::read(crate::goldens().join("tokenizers/llama_any2pix/tokenizer.json")).unwrap();
     let config = config().to_string();
-    Planner::load(config.as_bytes(), &tokenizer, &weights, DType::F32, &Device::Cpu).unwrap()
+    Planner::load((config.as_bytes(), &tokenizer), &weights, None, DType::F32, &Device::Cpu)
+        .unwrap()
 }
 
 #[test]

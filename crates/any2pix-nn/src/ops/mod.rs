@@ -12,6 +12,7 @@ mod linear;
 mod modulate;
 mod norm;
 mod precision;
+mod quantised;
 mod rotary;
 mod shape;
 
@@ -25,6 +26,7 @@ pub use linear::linear;
 pub use modulate::modulate;
 pub use norm::{group_norm, layer_norm, rms_norm};
 pub use precision::{PrecisionScope, multiplies_bf16, precision, set_precision};
+pub use quantised::{Quantisation, Quantised};
 pub use rotary::rotary;
 pub use shape::{add, add_to_each_position, concat_channels, upsample_nearest2x};
 

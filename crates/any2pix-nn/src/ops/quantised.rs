@@ -1,0 +1,132 @@
+//! Linear layers whose weights have four to eight bits, in the formats of GGUF.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use any2pix_kernels::quantised::{Q4_0, gemv_q4_0};
+use any2pix_kernels::{Dense, Operand, Output, Size, gemm};
+use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
+use candle_core::{D, DType, Device, Module, Result, Tensor};
+use rayon::prelude::*;
+
+use super::{cpu, precision};
+
+/// A format of weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantisation {
+    /// Four bits, a scale for 32 weights.
+    Q4_0,
+    /// Eight bits, a scale for 32 weights.
+    Q8_0,
+    /// Four bits, scales and minima of six bits in blocks of 256.
+    Q4K,
+    /// Six bits, scales of eight bits in blocks of 256.
+    Q6K,
+}
+
+impl Quantisation {
+    /// What candle calls it.
+    pub fn dtype(self) -> GgmlDType {
+        match self {
+            Self::Q4_0 => GgmlDType::Q4_0,
+            Self::Q8_0 => GgmlDType::Q8_0,
+            Self::Q4K => GgmlDType::Q4K,
+            Self::Q6K => GgmlDType::Q6K,
+        }
+    }
+
+    /// Bytes of so many weights, a multiple of a block.
+    pub fn bytes(self, weights: usize) -> usize {
+        let dtype = self.dtype();
+        weights / dtype.block_size() * dtype.type_size()
+    }
+
+    /// Weights of a row come in multiples of this.
+    pub fn block(self) -> usize {
+        self.dtype().block_size()
+    }
+}
+
+/// Weights of one linear layer.
+#[derive(Clone, Debug)]
+pub struct Quantised {
+    kind: Kind,
+    out_features: usize,
+    in_features: usize,
+}
+
+/// candle multiplies all formats but one at memory speed, on the thread that asks; the rows of
+/// the weights are cut into parts, so that all threads ask.
+#[derive(Clone, Debug)]
+enum Kind {
+    Q4_0(Arc<Vec<u8>>),
+    Candle(Vec<QMatMul>),
+}
+
+/// Parts of a layer's weights.
+const PARTS: usize = 8;
+
+/// Cuts rows of weights into parts, the same for any number of threads.
+fn parts(weight: &QTensor) -> Result<Vec<QMatMul>> {
+    let (rows, k) = weight.shape().dims2()?;
+    let (dtype, data) = (weight.dtype(), weight.data()?);
+    let row_bytes = k / dtype.block_size() * dtype.type_size();
+    let part = rows.div_ceil(PARTS).max(1);
+    let cut = |bytes: &[u8]| {
+        let storage = QStorage::from_data(Cow::Owned(bytes.to_vec()), &Device::Cpu, dtype)?;
+        QMatMul::from_arc(Arc::new(QTensor::new(storage, (bytes.len() / row_bytes, k))?))
+    };
+    data.chunks(part * row_bytes).map(cut).collect()
+}
+
+impl Quantised {
+    /// Quantises `weight` `(out, in)`; an error if `in` is no multiple of the format's block.
+    pub fn of(weight: &Tensor, format: Quantisation) -> Result<Self> {
+        let weight = weight.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        Self::new(QTensor::quantize(&weight, format.dtype())?)
+    }
+
+    /// Weights that are quantised already, `(out, in)`, as a GGUF file has them.
+    pub fn new(weight: QTensor) -> Result<Self> {
+        let (out_features, in_features) = weight.shape().dims2()?;
+        let kind = match weight.dtype() {
+            GgmlDType::Q4_0 => Kind::Q4_0(Arc::new(weight.data()?.into_owned())),
+            _ => Kind::Candle(parts(&weight)?),
+        };
+        Ok(Self { kind, out_features, in_features })
+    }
+
+    /// `x · weightᵀ`.
+    ///
+    /// # Shapes
+    /// `x` `(.., in)` → `(.., out)`.
+    pub fn linear(&self, x: &Tensor) -> Result<Tensor> {
+        let x = x.contiguous()?;
+        let data = match &self.kind {
+            Kind::Candle(parts) => {
+                let part = |part: &QMatMul| part.forward(&x);
+                let products = parts.par_iter().map(part).collect::<Result<Vec<_>>>()?;
+                return Tensor::cat(&products, D::Minus1);
+            }
+            Kind::Q4_0(data) => data,
+        };
+        let mut shape = x.dims().to_vec();
+        let (n, k) = (self.out_features, self.in_features);
+        let Some(last) = shape.last_mut().filter(|last| **last == k) else {
+            candle_core::bail!("weights ({n}, {k}) meet a tensor of shape {:?}", x.shape())
+        };
+        *last = n;
+        let (engine, weight) = (precision::engine(), Q4_0::new(data, k));
+        cpu::try_tensor(shape, |y| {
+            cpu::with_slice(&x, |x| match x.len() / k.max(1) {
+                1 => gemv_q4_0(engine, &weight, x, y),
+                m => {
+                    let output = Output { data: y, stride: n, bias: None, accumulate: false };
+                    let x = Dense::new(x, k);
+                    let (x, weight) = (Operand::rows_along_k(&x), Operand::rows_along_k(&weight));
+                    gemm(engine, Size { m, n, k }, x, weight, output);
+                }
+            })
+        })
+    }
+}
