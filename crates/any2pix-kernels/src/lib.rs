@@ -6,6 +6,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod buffer;
 pub mod ceiling;
 pub mod conv;
 pub mod elementwise;

@@ -32,16 +32,19 @@ static BEFORE_MAIN: extern "C" fn() = before_main;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn keep_freed_memory() {
     const M_TRIM_THRESHOLD: i32 = -1;
-    const M_MMAP_THRESHOLD: i32 = -3;
+    const M_MMAP_MAX: i32 = -4;
+    const M_ARENA_MAX: i32 = -8;
     unsafe extern "C" {
         fn mallopt(parameter: i32, value: i32) -> i32;
     }
     // Activations are allocated and freed in every layer; getting them from the system each time
     // costs more than filling them.
-    // SAFETY: `mallopt` is glibc's and only changes thresholds.
+    // SAFETY: `mallopt` is glibc's and only changes limits.
     unsafe {
-        mallopt(M_MMAP_THRESHOLD, 32 << 20);
+        mallopt(M_MMAP_MAX, 0);
         mallopt(M_TRIM_THRESHOLD, 512 << 20);
+        // Arenas of other threads are small mappings that come and go whatever the thresholds say.
+        mallopt(M_ARENA_MAX, 1);
     }
 }
 

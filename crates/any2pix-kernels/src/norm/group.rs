@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use crate::activation::{silu, silu_slope};
+use crate::buffer::{self, in_chunks};
 use crate::level::{Engine, vectorised};
 
 /// Elements of a task.
@@ -154,16 +155,15 @@ fn statistics(engine: Engine, shape: &GroupShape, eps: f64, x: &[f32]) -> GroupS
     GroupStatistics(statistics)
 }
 
-/// Group normalisation; returns what [`group_norm_backward`] wants.
+/// Group normalisation; returns the result and what [`group_norm_backward`] wants.
 pub fn group_norm(
     engine: Engine,
     shape: &GroupShape,
     eps: f64,
     (x, weight, bias): (&[f32], &[f32], &[f32]),
-    y: &mut [f32],
-) -> GroupStatistics {
+) -> (Vec<f32>, GroupStatistics) {
     if shape.is_empty() {
-        return GroupStatistics::default();
+        return (Vec::new(), GroupStatistics::default());
     }
     let statistics = statistics(engine, shape, eps, x);
     let channels: Vec<Channels> = statistics
@@ -171,18 +171,16 @@ pub fn group_norm(
         .chunks(shape.groups)
         .map(|groups| Channels::new(shape, groups, weight, bias))
         .collect();
+    // No chunk reaches from one picture into the next.
+    let chunk = (buffer::CHUNK / shape.channels).max(1) * shape.channels;
     let picture = shape.picture();
-    let parts: Vec<_> = y
-        .chunks_mut(picture)
-        .flat_map(|y| y.chunks_mut(shape.chunk()))
-        .zip(shape.tasks())
-        .collect();
-    parts.into_par_iter().for_each(|(y, task)| {
-        let channels = &channels[task.0];
-        let x = shape.part(x, task);
+    let whole = shape.batch == 1 || picture.is_multiple_of(chunk);
+    let y = in_chunks(x.len(), if whole { chunk } else { picture }, |start, y| {
+        let channels = &channels[start / picture];
+        let x = &x[start..start + y.len()];
         apply(engine.level(), x, &channels.scale, &channels.shift, shape.silu, y);
     });
-    statistics
+    (y, statistics)
 }
 
 vectorised! {
@@ -367,8 +365,7 @@ mod tests {
                 };
                 for level in Level::available() {
                     let engine = Engine::new(level, Precision::F32);
-                    let mut y = vec![0.0; x.len()];
-                    let statistics = group_norm(engine, &shape, 1e-5, (&x, &weight, &bias), &mut y);
+                    let (y, statistics) = group_norm(engine, &shape, 1e-5, (&x, &weight, &bias));
                     assert_close(&y, &expected, 1e-5, &format!("{shape:?}"));
                     let mut by_x = vec![0.0; x.len()];
                     let (by_weight, by_bias) = group_norm_backward(

@@ -5,8 +5,10 @@ use any2pix_kernels::activation::{
     Activation, Gate, activate, activate_backward, gated, gated_backward, gated_halves,
     gated_halves_backward, softmax_backward,
 };
+use any2pix_kernels::buffer::{in_chunks, zeros};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor};
 
+use super::cpu::CHUNK;
 use super::{cpu, precision};
 
 /// Softmax over the last dimension.
@@ -88,8 +90,11 @@ impl CustomOp1 for SoftmaxOp {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = cpu::slice(x, layout)?;
-        let mut y = vec![0.0; x.len()];
-        any2pix_kernels::activation::softmax(self.engine, self.width, x, &mut y);
+        let rows = (CHUNK / self.width.max(1)).max(1) * self.width.max(1);
+        let y = in_chunks(x.len(), rows, |start, y| {
+            let x = &x[start..start + y.len()];
+            any2pix_kernels::activation::softmax(self.engine, self.width, x, y);
+        });
         Ok(cpu::output(y, layout.shape()))
     }
 
@@ -115,8 +120,9 @@ impl CustomOp1 for ActivationOp {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = cpu::slice(x, layout)?;
-        let mut y = vec![0.0; x.len()];
-        activate(self.engine, self.activation, x, &mut y);
+        let y = in_chunks(x.len(), CHUNK, |start, y| {
+            activate(self.engine, self.activation, &x[start..start + y.len()], y);
+        });
         Ok(cpu::output(y, layout.shape()))
     }
 
@@ -147,8 +153,11 @@ impl CustomOp1 for GegluOp {
         if let Some(last) = shape.last_mut() {
             *last = self.width;
         }
-        let mut y = vec![0.0; x.len() / 2];
-        gated_halves(self.engine, Gate::Gelu, self.width, x, &mut y);
+        let rows = (CHUNK / self.width.max(1)).max(1) * self.width.max(1);
+        let y = in_chunks(x.len() / 2, rows, |start, y| {
+            let x = &x[2 * start..2 * (start + y.len())];
+            gated_halves(self.engine, Gate::Gelu, self.width, x, y);
+        });
         Ok(cpu::output(y, shape))
     }
 
@@ -179,8 +188,10 @@ impl CustomOp2 for SwigluOp {
         up_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (gate, up) = (cpu::slice(gate, gate_layout)?, cpu::slice(up, up_layout)?);
-        let mut y = vec![0.0; gate.len()];
-        gated(self.engine, Gate::Silu, (up, gate), &mut y);
+        let y = in_chunks(gate.len(), CHUNK, |start, y| {
+            let part = start..start + y.len();
+            gated(self.engine, Gate::Silu, (&up[part.clone()], &gate[part]), y);
+        });
         Ok(cpu::output(y, gate_layout.shape()))
     }
 
@@ -191,8 +202,8 @@ impl CustomOp2 for SwigluOp {
         _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let mut by_gate = vec![0.0; gate.elem_count()];
-        let mut by_up = vec![0.0; up.elem_count()];
+        let mut by_gate = zeros(gate.elem_count());
+        let mut by_up = zeros(up.elem_count());
         cpu::with_slices3((gate, up, gradient), |gate, up, gradient| {
             let inputs = (up, gate, gradient);
             gated_backward(self.engine, Gate::Silu, inputs, (&mut by_up, &mut by_gate));

@@ -2,6 +2,7 @@
 
 use any2pix_kernels::Engine;
 use any2pix_kernels::attention::{AttentionShape, attention_backward};
+use any2pix_kernels::buffer::zeros;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::{cpu, precision, softmax};
@@ -100,7 +101,7 @@ impl CustomOp3 for AttentionOp {
         v_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let inputs = (cpu::slice(q, q_layout)?, cpu::slice(k, k_layout)?, cpu::slice(v, v_layout)?);
-        let mut y = vec![0.0; q_layout.shape().elem_count()];
+        let mut y = zeros(q_layout.shape().elem_count());
         any2pix_kernels::attention::attention(self.engine, &self.shape, inputs, &mut y);
         Ok(cpu::output(y, q_layout.shape()))
     }
@@ -113,8 +114,8 @@ impl CustomOp3 for AttentionOp {
         _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let zeros = |t: &Tensor| vec![0.0; t.elem_count()];
-        let (mut by_q, mut by_k, mut by_v) = (zeros(q), zeros(k), zeros(v));
+        let like = |t: &Tensor| zeros(t.elem_count());
+        let (mut by_q, mut by_k, mut by_v) = (like(q), like(k), like(v));
         cpu::with_slices3((q, k, v), |q, k, v| {
             cpu::with_slice(gradient, |gradient| {
                 let inputs = (q, k, v, gradient);

@@ -1,5 +1,6 @@
 //! 2-D convolution.
 
+use any2pix_kernels::buffer::zeros;
 use any2pix_kernels::{ConvShape, Engine, conv2d_by_data, conv2d_by_weight};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
@@ -65,7 +66,7 @@ impl ConvOp {
     fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> (CpuStorage, Shape) {
         let (batch, outputs) = (self.shape.batch, self.shape.outputs);
         let (height, width) = self.shape.output_size();
-        let mut y = vec![0.0; batch * height * width * outputs];
+        let mut y = zeros(batch * height * width * outputs);
         any2pix_kernels::conv2d(self.engine, &self.shape, (x, weight, bias), &mut y);
         cpu::output(y, (batch, height, width, outputs))
     }

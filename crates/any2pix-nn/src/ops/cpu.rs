@@ -1,6 +1,9 @@
 //! From candle's tensors to plain slices and back.
 
+use any2pix_kernels::buffer::zeros;
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Storage, Tensor};
+
+pub(super) use any2pix_kernels::buffer::CHUNK;
 
 /// Whether all tensors are f32 on the CPU, so that the kernels can take them.
 pub(super) fn takes(tensors: &[&Tensor]) -> bool {
@@ -47,7 +50,7 @@ pub(super) fn try_tensor(
     fill: impl FnOnce(&mut [f32]) -> Result<()>,
 ) -> Result<Tensor> {
     let shape = shape.into();
-    let mut values = vec![0.0; shape.elem_count()];
+    let mut values = zeros(shape.elem_count());
     fill(&mut values)?;
     Tensor::from_vec(values, shape, &Device::Cpu)
 }

@@ -1,5 +1,6 @@
 //! Weights that are not trained: packed once for the kernels, used many times.
 
+use any2pix_kernels::buffer::zeros;
 use std::sync::Arc;
 
 use any2pix_kernels::{
@@ -99,7 +100,7 @@ impl CustomOp1 for FrozenLinear {
         let packed = &self.weights.packed;
         let (k, n) = (packed.depth(), packed.columns());
         let m: usize = self.shape.iter().rev().skip(1).product();
-        let mut y = vec![0.0; m * n];
+        let mut y = zeros(m * n);
         let output =
             Output { data: &mut y, stride: n, bias: self.weights.bias(), accumulate: false };
         gemm_packed(m, Operand::rows_along_k(&Dense::new(x, k)), packed, output);
@@ -138,7 +139,7 @@ impl CustomOp1 for FrozenConv {
         let x = cpu::slice(x, layout)?;
         let (batch, outputs) = (self.shape.batch, self.shape.outputs);
         let (height, width) = self.shape.output_size();
-        let mut y = vec![0.0; batch * height * width * outputs];
+        let mut y = zeros(batch * height * width * outputs);
         let weights = (x, &*self.weights.packed, self.weights.bias());
         conv2d_packed(&self.shape, weights, &mut y);
         Ok(cpu::output(y, (batch, height, width, outputs)))

@@ -1,5 +1,6 @@
 //! Linear layers.
 
+use any2pix_kernels::buffer::zeros;
 use any2pix_kernels::{Dense, Engine, Operand, Output, Size, gemm, sum_rows};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
@@ -47,7 +48,7 @@ impl LinearOp {
     }
 
     fn forward(&self, x: &[f32], weight: &[f32], size: Size, bias: Option<&[f32]>) -> Vec<f32> {
-        let mut y = vec![0.0; size.m * size.n];
+        let mut y = zeros(size.m * size.n);
         let (x, weight) = (Dense::new(x, size.k), Dense::new(weight, size.k));
         let (x, weight) = (Operand::rows_along_k(&x), Operand::rows_along_k(&weight));
         let output = Output { data: &mut y, stride: size.n, bias, accumulate: false };

@@ -1,6 +1,7 @@
 //! Feature-wise modulation (FiLM, adaptive norms).
 
 use any2pix_kernels::Engine;
+use any2pix_kernels::buffer::zeros;
 use any2pix_kernels::modulate::{ModulateShape, modulate_backward};
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor};
 
@@ -48,7 +49,7 @@ impl CustomOp2 for ModulateOp {
         vectors_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let inputs = (cpu::slice(x, x_layout)?, cpu::slice(vectors, vectors_layout)?);
-        let mut y = vec![0.0; inputs.0.len()];
+        let mut y = zeros(inputs.0.len());
         any2pix_kernels::modulate::modulate(self.engine, &self.shape, inputs, &mut y);
         Ok(cpu::output(y, x_layout.shape()))
     }
@@ -60,8 +61,8 @@ impl CustomOp2 for ModulateOp {
         _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let mut by_x = vec![0.0; x.elem_count()];
-        let mut by_vectors = vec![0.0; vectors.elem_count()];
+        let mut by_x = zeros(x.elem_count());
+        let mut by_vectors = zeros(vectors.elem_count());
         cpu::with_slices3((x, vectors, gradient), |x, vectors, gradient| {
             let to = (&mut by_x[..], &mut by_vectors[..]);
             modulate_backward(self.engine, &self.shape, (x, vectors, gradient), to);

@@ -1,5 +1,6 @@
 //! Group, layer and root-mean-square normalisation.
 
+use any2pix_kernels::buffer::{in_chunks, zeros};
 use std::sync::OnceLock;
 
 use any2pix_kernels::Engine;
@@ -79,9 +80,8 @@ impl CustomOp3 for GroupNormOp {
             cpu::slice(weight, weight_layout)?,
             cpu::slice(bias, bias_layout)?,
         );
-        let mut y = vec![0.0; inputs.0.len()];
         let (engine, shape, eps) = (self.engine, &self.shape, self.eps);
-        let statistics = any2pix_kernels::norm::group_norm(engine, shape, eps, inputs, &mut y);
+        let (y, statistics) = any2pix_kernels::norm::group_norm(engine, shape, eps, inputs);
         // An op runs forward once; a second run would compute the same.
         self.statistics.get_or_init(|| statistics);
         Ok(cpu::output(y, x_layout.shape()))
@@ -98,7 +98,7 @@ impl CustomOp3 for GroupNormOp {
         let Some(statistics) = self.statistics.get() else {
             candle_core::bail!("the backward pass of group_norm before its forward pass")
         };
-        let mut by_x = vec![0.0; x.elem_count()];
+        let mut by_x = zeros(x.elem_count());
         let (by_weight, by_bias) = cpu::with_slices3((x, weight, bias), |x, weight, bias| {
             cpu::with_slice(gradient, |gradient| {
                 let inputs = (x, weight, bias, gradient);
@@ -149,13 +149,20 @@ struct RowNormOp {
 }
 
 impl RowNormOp {
+    fn forward(&self, (x, weight, bias): (&[f32], &[f32], Option<&[f32]>)) -> Vec<f32> {
+        let width = weight.len().max(1);
+        in_chunks(x.len(), (cpu::CHUNK / width).max(1) * width, |start, y| {
+            row_norm(self.engine, self.norm, (&x[start..start + y.len()], weight, bias), y);
+        })
+    }
+
     fn backward(
         &self,
         x: &Tensor,
         weight: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Vec<f32>)> {
-        let mut by_x = vec![0.0; x.elem_count()];
+        let mut by_x = zeros(x.elem_count());
         let inputs = (x, weight, gradient);
         let (by_weight, by_bias) = cpu::with_slices3(inputs, |x, weight, gradient| {
             row_norm_backward(self.engine, self.norm, (x, weight, gradient), &mut by_x)
@@ -177,9 +184,7 @@ impl CustomOp2 for RowNormOp {
         weight_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, weight) = (cpu::slice(x, x_layout)?, cpu::slice(weight, weight_layout)?);
-        let mut y = vec![0.0; x.len()];
-        row_norm(self.engine, self.norm, (x, weight, None), &mut y);
-        Ok(cpu::output(y, x_layout.shape()))
+        Ok(cpu::output(self.forward((x, weight, None)), x_layout.shape()))
     }
 
     fn bwd(
@@ -209,10 +214,8 @@ impl CustomOp3 for RowNormOp {
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, weight) = (cpu::slice(x, x_layout)?, cpu::slice(weight, weight_layout)?);
-        let mut y = vec![0.0; x.len()];
         let bias = Some(cpu::slice(bias, bias_layout)?);
-        row_norm(self.engine, self.norm, (x, weight, bias), &mut y);
-        Ok(cpu::output(y, x_layout.shape()))
+        Ok(cpu::output(self.forward((x, weight, bias)), x_layout.shape()))
     }
 
     fn bwd(

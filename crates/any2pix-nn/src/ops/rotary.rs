@@ -1,6 +1,7 @@
 //! Rotary position embedding.
 
 use any2pix_kernels::Engine;
+use any2pix_kernels::buffer::zeros;
 use any2pix_kernels::rotary::RotaryShape;
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 
@@ -57,7 +58,7 @@ impl CustomOp3 for RotaryOp {
     ) -> Result<(CpuStorage, Shape)> {
         let inputs =
             (cpu::slice(x, x_layout)?, cpu::slice(cos, cos_layout)?, cpu::slice(sin, sin_layout)?);
-        let mut y = vec![0.0; inputs.0.len()];
+        let mut y = zeros(inputs.0.len());
         any2pix_kernels::rotary::rotary(self.engine, &self.shape, inputs, &mut y);
         Ok(cpu::output(y, x_layout.shape()))
     }

@@ -1,11 +1,13 @@
 //! Sums and changes of shape of channels-last activations.
 
 use any2pix_kernels::Engine;
+use any2pix_kernels::buffer::{in_chunks, zeros};
 use any2pix_kernels::elementwise::{
     add_to_positions, columns, concat_rows, sum_positions, upsample2x, upsample2x_backward,
 };
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor};
 
+use super::cpu::CHUNK;
 use super::{cpu, precision};
 
 /// Doubles height and width by repeating each position.
@@ -75,7 +77,7 @@ impl CustomOp1 for UpsampleOp {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (b, h, w, c) = layout.shape().dims4()?;
-        let mut y = vec![0.0; 4 * b * h * w * c];
+        let mut y = zeros(4 * b * h * w * c);
         upsample2x(cpu::slice(x, layout)?, w, c, &mut y);
         Ok(cpu::output(y, (b, 2 * h, 2 * w, c)))
     }
@@ -113,8 +115,10 @@ impl CustomOp2 for AddOp {
         b_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (a, b) = (cpu::slice(a, a_layout)?, cpu::slice(b, b_layout)?);
-        let mut y = vec![0.0; a.len()];
-        any2pix_kernels::elementwise::add(self.engine, (a, b), &mut y);
+        let y = in_chunks(a.len(), CHUNK, |start, y| {
+            let part = start..start + y.len();
+            any2pix_kernels::elementwise::add(self.engine, (&a[part.clone()], &b[part]), y);
+        });
         Ok(cpu::output(y, a_layout.shape()))
     }
 
@@ -147,7 +151,7 @@ impl CustomOp2 for AddVectorsOp {
         vectors_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, vectors) = (cpu::slice(x, x_layout)?, cpu::slice(vectors, vectors_layout)?);
-        let mut y = vec![0.0; x.len()];
+        let mut y = zeros(x.len());
         add_to_positions(self.engine, self.width, (x, vectors), &mut y);
         Ok(cpu::output(y, x_layout.shape()))
     }
@@ -189,7 +193,7 @@ impl CustomOp2 for ConcatOp {
         if let Some(last) = shape.last_mut() {
             *last = self.widths.0 + self.widths.1;
         }
-        let mut y = vec![0.0; a.len() + b.len()];
+        let mut y = zeros(a.len() + b.len());
         concat_rows((a, b), self.widths, &mut y);
         Ok(cpu::output(y, shape))
     }
