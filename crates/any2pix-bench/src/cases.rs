@@ -38,6 +38,9 @@ pub const CASES: &[Case] = &[
     Case { name: "edit-playroom", about: "one edit by the embedded model", run: models::edit },
 ];
 
+/// One run of an operation.
+type Run<'a> = &'a dyn Fn() -> Result<Tensor>;
+
 /// A tensor of numbers around zero.
 pub(crate) fn numbers(shape: &[usize]) -> Result<Tensor> {
     Generator::new(7).fork("inputs").randn(shape, &Device::Cpu)
@@ -49,7 +52,7 @@ fn operation(
     report: &mut Report<'_>,
     shape: &str,
     work: Work,
-    (run, peer): (&dyn Fn() -> Result<Tensor>, Option<&dyn Fn() -> Result<Tensor>>),
+    (run, peer): (Run<'_>, Option<Run<'_>>),
 ) -> Outcome {
     let products = matches!(work, Work::Operations(_));
     for &precision in bench.precisions() {
@@ -184,7 +187,7 @@ fn elementwise(bench: &Bench<'_>, mut report: Report<'_>) -> Outcome {
     let x = numbers(&[4096, 1280])?;
     let scores = numbers(&[4096, 1024])?;
     let pass = |inputs: usize, y: &Tensor| Work::Pass { inputs, elements: y.elem_count() };
-    let silu: (&str, Work, &dyn Fn() -> Result<Tensor>, &dyn Fn() -> Result<Tensor>) =
+    let silu: (&str, Work, Run<'_>, Run<'_>) =
         ("silu 4096x1280", pass(1, &x), &|| ops::silu(&x), &|| x.silu());
     let rows = [
         silu,

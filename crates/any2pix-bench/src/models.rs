@@ -145,7 +145,7 @@ pub(crate) fn edit(bench: &Bench<'_>, report: Report<'_>) -> Outcome {
         pipeline.components().index.settings.apply(&mut settings);
         let request = EditRequest::parse(&instruction, &Bindings::default(), settings)?;
         let outcome = pipeline.edit(&request, &mut Silent)?;
-        Ok(outcome.save(Path::new(&dir.path().join("out.png")), &[source.clone()])?)
+        Ok(outcome.save(Path::new(&dir.path().join("out.png")), std::slice::from_ref(&source))?)
     };
     let pipeline = Playroom::open("playroom", &[])?;
     let before = operations_so_far();

@@ -14,12 +14,12 @@ use crate::timing::{Bench, Failure, Outcome, Report, Work, peak_mb};
 /// Examples a step.
 const BATCH: usize = 16;
 
-/// The reference model: three levels of 64, 128, 256 channels, attention at the two lower ones,
+/// The reference model: three levels of 64, 128, 160 channels, attention at the two lower ones,
 /// over their own positions and 8 tokens of 64.
 fn config() -> UNet2DConditionModelConfig {
     let names = |values: [&str; 3]| values.map(String::from).to_vec();
     UNet2DConditionModelConfig {
-        block_out_channels: vec![64, 128, 256],
+        block_out_channels: vec![64, 128, 160],
         layers_per_block: 1,
         down_block_types: names(["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"]),
         up_block_types: names(["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"]),

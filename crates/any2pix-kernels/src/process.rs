@@ -13,8 +13,8 @@ pub fn prepare() {
         // SAFETY: there are no other threads yet: before `main` by construction, later by the
         // caller's promise.
         unsafe { std::env::set_var(CANDLE_THREADS, "1") };
-        keep_freed_memory();
     }
+    keep_freed_memory();
 }
 
 #[cfg(target_os = "linux")]

@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// At least so many runs of each, after one that is not counted.
     #[arg(long, default_value_t = 5, value_name = "N")]
     runs: usize,
-    /// Run stock candle beside each operation.
+    /// Run stock candle beside each operation; CANDLE_NUM_THREADS gives it threads of its own.
     #[arg(long)]
     peer: bool,
 }

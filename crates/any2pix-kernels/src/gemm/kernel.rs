@@ -225,6 +225,11 @@ impl Kernel {
         to: &mut [u32],
         (width, panel): (usize, usize),
     ) {
+        #[cfg(target_arch = "x86_64")]
+        if self == Self::Avx512 && width <= micro_avx512::VECTOR {
+            // SAFETY: the level was detected.
+            return unsafe { micro_avx512::pieces_across(low, to, width, panel) };
+        }
         for (i, (low, high)) in low.chunks(width).zip(high.chunks(width)).enumerate() {
             let to = &mut to[i * panel..i * panel + low.len()];
             #[cfg(target_arch = "x86_64")]

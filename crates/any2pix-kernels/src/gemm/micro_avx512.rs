@@ -135,6 +135,21 @@ pub(crate) fn pairs_along(from: &[f32], to: &mut [u32]) {
     }
 }
 
+/// Copies a row in pieces of `width` (at most 16), which go `panel` apart.
+#[target_feature(enable = "avx512f")]
+pub(crate) fn pieces_across(from: &[f32], to: &mut [u32], width: usize, panel: usize) {
+    let count = from.len().div_ceil(width.max(1));
+    assert!(width <= VECTOR && (count == 0 || to.len() > (count - 1) * panel));
+    for i in 0..count {
+        let left = (from.len() - i * width).min(width).min(to.len() - i * panel);
+        // SAFETY: the mask keeps reads and writes inside both slices.
+        unsafe {
+            let piece = _mm512_maskz_loadu_ps(mask(left), from.as_ptr().add(i * width));
+            _mm512_mask_storeu_ps(to.as_mut_ptr().add(i * panel).cast(), mask(left), piece);
+        }
+    }
+}
+
 /// 0, 16, 1, 17, …: the order that interleaves the halves of a register of words.
 const INTERLEAVED: [u16; 32] = {
     let mut order = [0; 32];

@@ -144,3 +144,37 @@ fn speed() {
         }
     }
 }
+
+#[test]
+fn packed_weights_give_the_same_bytes_and_come_back() {
+    for level in Level::available() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let engine = Engine::new(level, precision);
+            for (m, n, k) in [(1, 5, 3), (4, 64, 128), (7, 65, 130), (50, 200, 600), (450, 33, 40)]
+            {
+                let (mut a, mut b) = (numbers(1, m * k), numbers(2, n * k));
+                if precision == Precision::Bf16 {
+                    a.iter_mut().chain(&mut b).for_each(|v| *v = rounded(*v));
+                }
+                let (rows, columns) = (Dense::new(&a, k), Dense::new(&b, k));
+                let packed = Packed::new(engine, n, k, Operand::rows_along_k(&columns));
+                assert!(packed.unpack() == b, "{engine:?} {m}x{n}x{k}: weights changed");
+                let run = |threads: usize| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                    let mut out = vec![f32::NAN; m * n];
+                    let output =
+                        Output { data: &mut out, stride: n, bias: None, accumulate: false };
+                    let rows = Operand::rows_along_k(&rows);
+                    pool.unwrap().install(|| gemm_packed(m, rows, &packed, output));
+                    out
+                };
+                let one = run(1);
+                let expected =
+                    reference(Size { m, n, k }, |i, l| a[i * k + l], |l, j| b[j * k + l]);
+                let tolerance = 2e-6 * (k as f64).sqrt() + 1e-6;
+                assert_close(&one, &expected, tolerance, &format!("{engine:?} {m}x{n}x{k}"));
+                assert!(one == run(2) && one == run(7), "{engine:?} {m}x{n}x{k}: threads");
+            }
+        }
+    }
+}

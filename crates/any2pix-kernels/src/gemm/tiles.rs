@@ -14,7 +14,7 @@ use crate::level::vectorised;
 use crate::scratch::{Lanes, Shared, thread_scratch};
 
 /// Rows of a task where there are enough of them.
-const ROWS: usize = 384;
+const ROWS: usize = 256;
 /// Columns of a task where there are enough of them.
 const COLUMNS: usize = 320;
 /// Rows of a task that packs its part of B itself: as many as keep the tile in the cache, since
@@ -181,7 +181,7 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
                     &*to
                 }
             };
-            let sums = sums.from_column(j - all.start, columns.len());
+            let sums = sums.columns_from(j - all.start, columns.len());
             self.column_of_tiles((a, panels, ahead), (b, panel), &lanes, sums);
         }
     }
@@ -287,7 +287,7 @@ impl Place {
         Self { data: Shared::new(buffer), at: 0, stride, add: false, ..*result }
     }
 
-    fn from_column(self, first: usize, columns: usize) -> Self {
+    fn columns_from(self, first: usize, columns: usize) -> Self {
         Self { at: self.at + first, columns, ..self }
     }
 

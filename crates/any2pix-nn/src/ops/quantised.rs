@@ -82,6 +82,13 @@ fn parts(weight: &QTensor) -> Result<Vec<QMatMul>> {
 impl Quantised {
     /// Quantises `weight` `(out, in)`; an error if `in` is no multiple of the format's block.
     pub fn of(weight: &Tensor, format: Quantisation) -> Result<Self> {
+        let (_, k) = weight.dims2()?;
+        if !k.is_multiple_of(format.block()) {
+            candle_core::bail!(
+                "rows of {k} weights do not fit blocks of {} ({format:?}); q8_0 and q4_0 have 32",
+                format.block()
+            )
+        }
         let weight = weight.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
         Self::new(QTensor::quantize(&weight, format.dtype())?)
     }

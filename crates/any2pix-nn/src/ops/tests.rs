@@ -160,3 +160,69 @@ fn a_weight_that_is_used_twice_gets_both_gradients() {
         linear(&y, &t[1], Some(&t[2]))?.broadcast_mul(&t[2])
     });
 }
+
+#[test]
+fn packed_weights_say_what_tensors_say() {
+    let mut generator = Generator::new(5);
+    let mut random = |shape: &[usize]| generator.randn(shape, &Device::Cpu).unwrap();
+    for (rows, inputs, outputs) in [(1, 7, 5), (3, 64, 130), (40, 33, 64), (200, 20, 3)] {
+        let (x, weight, bias) =
+            (random(&[2, rows, inputs]), random(&[outputs, inputs]), random(&[outputs]));
+        let frozen = Frozen::of(&weight, Some(&bias)).unwrap().unwrap();
+        assert_close(&frozen.linear(&x).unwrap(), &linear(&x, &weight, Some(&bias)).unwrap(), 1e-4);
+    }
+    for (kernel, stride, padding) in [(3, 1, 1), (3, 2, 1), (1, 1, 0), (5, 2, 2)] {
+        let (x, weight) = (random(&[2, 9, 8, 6]), random(&[70, 6, kernel, kernel]));
+        let frozen = Frozen::of(&weight, None).unwrap().unwrap();
+        let plain = conv2d(&x, &weight, None, stride, padding).unwrap();
+        assert_close(&frozen.conv2d(&x, stride, padding).unwrap(), &plain, 1e-4);
+    }
+}
+
+#[test]
+fn gradients_pass_packed_weights() {
+    let mut generator = Generator::new(6);
+    let weight = generator.randn((5, 7), &Device::Cpu).unwrap();
+    let frozen = Frozen::of(&weight, None).unwrap().unwrap();
+    check_gradient(&[&[3, 7]], |t| frozen.linear(&t[0]));
+    for (kernel, stride, padding) in [(3, 1, 1), (3, 2, 1), (1, 1, 0)] {
+        let weight = generator.randn((4, 3, kernel, kernel), &Device::Cpu).unwrap();
+        let frozen = Frozen::of(&weight, None).unwrap().unwrap();
+        check_gradient(&[&[2, 5, 6, 3]], |t| frozen.conv2d(&t[0], stride, padding));
+    }
+}
+
+#[test]
+fn trained_weights_are_not_packed() {
+    let weight = Var::zeros((4, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
+    assert!(Frozen::of(&weight, None).unwrap().is_none());
+}
+
+#[test]
+fn quantised_weights_are_close_for_one_row_and_for_many() {
+    let mut generator = Generator::new(8);
+    let weight = generator.randn((48, 256), &Device::Cpu).unwrap();
+    for (format, tolerance) in [
+        (Quantisation::Q4_0, 0.12),
+        (Quantisation::Q4K, 0.12),
+        (Quantisation::Q6K, 0.03),
+        (Quantisation::Q8_0, 0.02),
+    ] {
+        let quantised = Quantised::of(&weight, format).unwrap();
+        for rows in [1, 20] {
+            let x = generator.randn((rows, 256), &Device::Cpu).unwrap();
+            let exact = linear(&x, &weight, None).unwrap();
+            let close = quantised.linear(&x).unwrap();
+            let norm = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+            let error = (norm(&(&close - &exact).unwrap()) / norm(&exact)).sqrt();
+            assert!(error < tolerance, "{format:?}, {rows} rows: {error}");
+        }
+    }
+}
+
+fn assert_close(actual: &Tensor, expected: &Tensor, tolerance: f32) {
+    assert_eq!(actual.dims(), expected.dims());
+    let difference = (actual - expected).unwrap().abs().unwrap();
+    let worst = difference.max_all().unwrap().to_scalar::<f32>().unwrap();
+    assert!(worst < tolerance, "{worst}");
+}
