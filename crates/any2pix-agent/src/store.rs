@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use any2pix_nn::Checkpoint;
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 
 use crate::error::AgentError;
 use crate::outcome::sha256;
@@ -24,6 +25,13 @@ const MAX_FILE_BYTES: u64 = 64 << 30;
 enum Place {
     Embedded,
     Folder(PathBuf),
+}
+
+/// SHA-256 of a file in lower-case hexadecimal, read piece by piece.
+fn sha256_of(file: &Path) -> std::io::Result<String> {
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut std::fs::File::open(file)?, &mut hasher)?;
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The files of a model; remembers the hashes of the weights it has handed out.
@@ -72,17 +80,21 @@ impl ModelStore {
                 Ok(found.map(|(_, bytes)| Cow::Borrowed(*bytes)))
             }
             Place::Folder(folder) => {
-                let file = folder.join(path);
-                match std::fs::metadata(&file) {
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                    Ok(meta) if meta.is_file() && meta.len() <= MAX_FILE_BYTES => {
-                        let bytes = std::fs::read(&file);
-                        bytes.map(|b| Some(Cow::Owned(b))).map_err(|e| self.bad(path, &e))
-                    }
-                    Ok(_) => Err(self.bad(path, &"is not a regular file of a plausible size")),
-                    Err(error) => Err(self.bad(path, &error)),
-                }
+                let Some(file) = self.file(folder, path)? else { return Ok(None) };
+                let bytes = std::fs::read(&file);
+                bytes.map(|b| Some(Cow::Owned(b))).map_err(|e| self.bad(path, &e))
             }
+        }
+    }
+
+    /// The file at `path` in a model's folder, if it is there.
+    fn file(&self, folder: &Path, path: &str) -> Result<Option<PathBuf>, AgentError> {
+        let file = folder.join(path);
+        match std::fs::metadata(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Ok(meta) if meta.is_file() && meta.len() <= MAX_FILE_BYTES => Ok(Some(file)),
+            Ok(_) => Err(self.bad(path, &"is not a regular file of a plausible size")),
+            Err(error) => Err(self.bad(path, &error)),
         }
     }
 
@@ -98,13 +110,21 @@ impl ModelStore {
 
     /// The weights at `path`, whose hash is remembered.
     pub fn weights(&self, path: &str) -> Result<Checkpoint, AgentError> {
-        let bytes = self.read(path)?;
-        self.hashes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(path.to_string(), sha256(&bytes));
         let origin = format!("{}/{path}", self.name);
-        Checkpoint::from_bytes(&origin, &bytes).map_err(AgentError::weights(path))
+        let (hash, checkpoint) = match &self.place {
+            Place::Embedded => {
+                let bytes = self.read(path)?;
+                (sha256(&bytes), Checkpoint::from_bytes(&origin, &bytes))
+            }
+            Place::Folder(folder) => {
+                let file = self.file(folder, path)?.ok_or_else(|| self.bad(path, &"is missing"))?;
+                let hash = sha256_of(&file).map_err(|error| self.bad(path, &error))?;
+                (hash, Checkpoint::open(&file))
+            }
+        };
+        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        hashes.insert(path.to_string(), hash);
+        checkpoint.map_err(AgentError::weights(path))
     }
 
     /// SHA-256 of every weights file that was handed out.

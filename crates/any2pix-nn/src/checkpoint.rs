@@ -1,9 +1,10 @@
 //! `Checkpoint`: strict loading; a tensor nobody asked for is an error, and so is a missing one.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
@@ -61,9 +62,40 @@ impl Hint for CheckpointError {
 
 type Seen = Arc<Mutex<BTreeSet<String>>>;
 
+/// Tensors in memory, or in a file that is mapped and of which each tensor is read when it is
+/// asked for.
+enum Source {
+    Memory(HashMap<String, Tensor>),
+    File(MmapedSafetensors),
+}
+
+impl Source {
+    fn get(&self, name: &str) -> Option<Tensor> {
+        match self {
+            Self::Memory(tensors) => tensors.get(name).cloned(),
+            // Types were checked when the file was opened.
+            Self::File(map) => map.load(name, &Device::Cpu).ok(),
+        }
+    }
+
+    fn names(&self) -> BTreeSet<String> {
+        match self {
+            Self::Memory(tensors) => tensors.keys().cloned().collect(),
+            Self::File(map) => map.tensors().into_iter().map(|(name, _)| name).collect(),
+        }
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::Memory(tensors) => tensors.contains_key(name),
+            Self::File(map) => map.get(name).is_ok(),
+        }
+    }
+}
+
 /// Where tensors come from, with a note of which were asked for.
 struct Recording {
-    tensors: Arc<HashMap<String, Tensor>>,
+    tensors: Arc<Source>,
     seen: Seen,
 }
 
@@ -106,24 +138,40 @@ impl SimpleBackend for Recording {
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
+        self.tensors.contains(name)
     }
 }
 
 /// A checkpoint that knows which of its tensors were used.
 pub struct Checkpoint {
     origin: String,
-    tensors: Arc<HashMap<String, Tensor>>,
+    tensors: Arc<Source>,
     seen: Seen,
 }
 
 impl Checkpoint {
-    /// Opens a safetensors file.
+    /// Opens a safetensors file, which is mapped: it must not be changed while this lives. A
+    /// tensor takes memory of its own only when it is asked for.
+    #[allow(unsafe_code)]
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path)
-            .map_err(|source| CheckpointError::Unreadable { path: path.to_path_buf(), source })?;
-        Self::from_bytes(&path.display().to_string(), &bytes)
+        let origin = path.display().to_string();
+        let malformed =
+            |reason: String| CheckpointError::Malformed { origin: origin.clone(), reason };
+        let unreadable = |source| CheckpointError::Unreadable { path: path.to_path_buf(), source };
+        let file = std::fs::File::open(path).map_err(unreadable)?;
+        if file.metadata().map_err(unreadable)?.len() == 0 {
+            return Err(malformed("it is empty".to_string()));
+        }
+        // SAFETY: who opens a model's file leaves it alone while it is used, as said above.
+        let map = unsafe { MmapedSafetensors::new(path) }.map_err(|e| malformed(e.to_string()))?;
+        for (name, view) in map.tensors() {
+            if DType::try_from(view.dtype()).is_err() {
+                return Err(malformed(format!("`{name}` is of type {:?}", view.dtype())));
+            }
+        }
+        let tensors = Arc::new(Source::File(map));
+        Ok(Self { origin, tensors, seen: Seen::default() })
     }
 
     /// Reads a safetensors file from memory; `origin` names it in errors.
@@ -136,7 +184,8 @@ impl Checkpoint {
 
     /// A checkpoint over tensors that are already in memory.
     pub fn from_tensors(origin: &str, tensors: HashMap<String, Tensor>) -> Self {
-        Self { origin: origin.to_string(), tensors: Arc::new(tensors), seen: Seen::default() }
+        let tensors = Arc::new(Source::Memory(tensors));
+        Self { origin: origin.to_string(), tensors, seen: Seen::default() }
     }
 
     /// The tensors whose names start with `prefix`, without it, as a checkpoint of their own;
@@ -145,13 +194,13 @@ impl Checkpoint {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let tensors = self
             .tensors
-            .iter()
-            .collect::<BTreeMap<_, _>>()
+            .names()
             .into_iter()
-            .filter_map(|(name, tensor)| {
-                let rest = name.strip_prefix(prefix)?;
-                seen.insert(name.clone());
-                Some((rest.to_string(), tensor.clone()))
+            .filter_map(|name| {
+                let rest = name.strip_prefix(prefix)?.to_string();
+                let tensor = self.tensors.get(&name)?;
+                seen.insert(name);
+                Some((rest, tensor))
             })
             .collect();
         Self::from_tensors(&format!("{}: {prefix}*", self.origin), tensors)
@@ -159,12 +208,12 @@ impl Checkpoint {
 
     /// Every tensor's name, sorted.
     pub fn names(&self) -> Vec<String> {
-        self.tensors.keys().cloned().collect::<BTreeSet<_>>().into_iter().collect()
+        self.tensors.names().into_iter().collect()
     }
 
     /// The tensor of that name, which then counts as used.
     pub fn tensor(&self, name: &str) -> Option<Tensor> {
-        let found = self.tensors.get(name).cloned();
+        let found = self.tensors.get(name);
         if found.is_some() {
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_string());
         }
@@ -181,17 +230,18 @@ impl Checkpoint {
     /// lists prefixes of names that the published files hold and no model reads.
     pub fn finish(&self, ignored: &[&str]) -> Result<(), CheckpointError> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let unused: BTreeSet<&String> = self
+        let unused: BTreeSet<String> = self
             .tensors
-            .keys()
-            .filter(|name| !seen.contains(*name) && !ignored.iter().any(|i| name.starts_with(i)))
+            .names()
+            .into_iter()
+            .filter(|name| !seen.contains(name) && !ignored.iter().any(|i| name.starts_with(i)))
             .collect();
         match unused.first() {
             None => Ok(()),
             Some(first) => Err(CheckpointError::Unused {
                 origin: self.origin.clone(),
                 count: unused.len(),
-                first: (*first).clone(),
+                first: first.clone(),
             }),
         }
     }
