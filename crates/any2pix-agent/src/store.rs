@@ -7,10 +7,9 @@ use std::sync::{Mutex, PoisonError};
 
 use any2pix_nn::Checkpoint;
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 
 use crate::error::AgentError;
-use crate::outcome::sha256;
+use crate::outcome::{sha256, sha256_of_file};
 
 /// The embedded model's files: path in `models/playroom` and content, in the order of
 /// `models/playroom/embedded.txt`.
@@ -25,13 +24,6 @@ const MAX_FILE_BYTES: u64 = 64 << 30;
 enum Place {
     Embedded,
     Folder(PathBuf),
-}
-
-/// SHA-256 of a file in lower-case hexadecimal, read piece by piece.
-fn sha256_of(file: &Path) -> std::io::Result<String> {
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut std::fs::File::open(file)?, &mut hasher)?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The files of a model; remembers the hashes of the weights it has handed out.
@@ -118,7 +110,7 @@ impl ModelStore {
             }
             Place::Folder(folder) => {
                 let file = self.file(folder, path)?.ok_or_else(|| self.bad(path, &"is missing"))?;
-                let hash = sha256_of(&file).map_err(|error| self.bad(path, &error))?;
+                let hash = sha256_of_file(&file).map_err(|error| self.bad(path, &error))?;
                 (hash, Checkpoint::open(&file))
             }
         };

@@ -20,7 +20,7 @@ use crate::cases::numbers;
 use crate::timing::{Bench, Failure, Outcome, Report, Work, peak_mb};
 use crate::weights;
 
-/// Seed and size of the edit that is measured.
+/// Side of the picture that is edited.
 const SIDE: u32 = 512;
 /// Text tokens of the CLIP encoders.
 const TOKENS: usize = 77;

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use any2pix_agent::outcome::peak_memory;
 use any2pix_nn::ops::{Level, Precision};
 use any2pix_nn::{Engine, ceiling};
 
@@ -124,8 +125,5 @@ impl<'a> Bench<'a> {
 
 /// Largest resident memory of this process so far, 10⁶ bytes, where the system tells.
 pub(crate) fn peak_mb() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024.0 / 1e6)
+    Some(peak_memory()? as f64 / 1e6)
 }

@@ -11,6 +11,11 @@ pub const CHUNK: usize = 1 << 12;
 /// Elements that are worth a task.
 const TASK: usize = 1 << 14;
 
+/// Elements of the rows of `width` that make up a chunk, at least one row.
+pub fn rows_of_chunk(width: usize) -> usize {
+    (CHUNK / width.max(1)).max(1) * width.max(1)
+}
+
 /// `len` zeros.
 pub fn zeros(len: usize) -> Vec<f32> {
     if len <= CHUNK {

@@ -5,6 +5,7 @@
 //! halves are weights 0 to 15 and the high halves 16 to 31; a weight is `d · (q - 8)`.
 #![allow(unsafe_code)]
 
+use half::f16;
 use rayon::prelude::*;
 
 use crate::gemm::Matrix;
@@ -18,12 +19,9 @@ pub const BLOCK_BYTES: usize = 18;
 /// Rows of a task.
 const ROWS: usize = 32;
 
-/// Half precision to f32; weights' scales are finite.
-#[inline(always)]
-fn half(low: u8, high: u8) -> f32 {
-    let bits = u32::from(low) | u32::from(high) << 8;
-    let size = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits(0x7780_0000); // 2¹¹²
-    if bits & 0x8000 == 0 { size } else { -size }
+/// The scale of a block.
+fn scale_of(block: &[u8; BLOCK_BYTES]) -> f32 {
+    f16::from_le_bytes([block[0], block[1]]).to_f32()
 }
 
 /// Rows of `k` weights, `k` a multiple of 32.
@@ -63,7 +61,7 @@ impl Matrix for Q4_0<'_> {
         let (mut block, mut inside, mut done) = (column / BLOCK, column % BLOCK, 0);
         while done < buffer.len() {
             let mut weights = [0.0; BLOCK];
-            let scale = half(blocks[block][0], blocks[block][1]);
+            let scale = scale_of(&blocks[block]);
             for (i, pair) in blocks[block][2..].iter().enumerate() {
                 weights[i] = scale * (f32::from(pair & 15) - 8.0);
                 weights[i + 16] = scale * (f32::from(pair >> 4) - 8.0);
@@ -143,7 +141,7 @@ fn dot(level: Level, row: &[u8], x: &Rounded) -> f32 {
             i32::from(pair & 15) * i32::from(*low) + i32::from(pair >> 4) * i32::from(*high)
         });
         let sum: i32 = products.sum();
-        total += half(block[0], block[1]) * (scale * sum as f32 - offset);
+        total += scale_of(block) * (scale * sum as f32 - offset);
     }
     total
 }
@@ -239,7 +237,7 @@ mod tests {
     fn plain(data: &[u8], k: usize) -> Vec<f64> {
         let mut weights = Vec::new();
         for block in data.chunks_exact(BLOCK_BYTES) {
-            let d = f64::from(half::f16::from_le_bytes([block[0], block[1]]).to_f32());
+            let d = f64::from(f16::from_le_bytes([block[0], block[1]]).to_f32());
             weights.extend((0..BLOCK).map(|i| {
                 let pair = block[2 + i % 16];
                 d * (f64::from(if i < 16 { pair & 15 } else { pair >> 4 }) - 8.0)

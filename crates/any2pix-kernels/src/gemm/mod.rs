@@ -28,7 +28,7 @@ use pack::BPanels;
 pub use packed::Packed;
 use packed::pack_all;
 pub(crate) use strip::Panels;
-use tiles::{Plan, Right, for_each, rows_of_packing_tasks};
+use tiles::{Plan, ROWS_PACKING, Right, for_each};
 
 /// Products smaller than this run on the calling thread.
 const PARALLEL_FROM: usize = 1 << 18;
@@ -118,10 +118,11 @@ fn start<A: Matrix, B: Matrix>(
     let layout = BPanels::new(kernel, n, block_lanes);
     // Packed once for all tasks if several would pack the same columns, and if it is not a virtual
     // matrix far larger than what it is made of.
-    let again = m > rows_of_packing_tasks(m);
-    if again && n * k <= MOST_PACKED {
+    if m > ROWS_PACKING && n * k <= MOST_PACKED {
         return with_panels(|lanes| {
-            let right = Right::<B>::Packed(pack_all(kernel, (n, k), b, layout, lanes));
+            let to = lanes.sized(layout.len(k));
+            pack_all(kernel, (n, k), b, layout, to, parallel);
+            let right = Right::<B>::Packed(to);
             plan(kernel, size, (a, right), layout, output).execute(parallel);
         });
     }

@@ -2,6 +2,7 @@
 
 use super::kernel::Kernel;
 use super::operand::{Matrix, Operand, Orientation};
+use super::shape_of_k;
 use crate::scratch::Lanes;
 
 /// Free lanes at the end of a panel's rows, so that rows do not fall into the same cache sets.
@@ -73,6 +74,7 @@ impl APanels {
 /// The panel layout of B: panels of the kernel's columns, the last one as wide as it must be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BPanels {
+    kernel: Kernel,
     columns: usize,
     /// Panels of all columns.
     full: usize,
@@ -85,12 +87,18 @@ impl BPanels {
     pub(super) fn new(kernel: Kernel, n: usize, block_lanes: usize) -> Self {
         let columns = kernel.columns();
         let last = (n % columns).next_multiple_of(kernel.vector());
-        Self { columns, full: n / columns, last, block_lanes }
+        Self { kernel, columns, full: n / columns, last, block_lanes }
     }
 
     /// Lanes of a block along k of all panels.
     pub(super) fn block(&self) -> usize {
         (self.full * self.columns + self.last) * self.block_lanes
+    }
+
+    /// Lanes of the whole operand of `k` products a sum.
+    pub(super) fn len(&self, k: usize) -> usize {
+        let (lanes, block_lanes) = shape_of_k(self.kernel, k);
+        lanes.div_ceil(block_lanes.max(1)) * self.block()
     }
 
     /// Where a panel starts in its block.

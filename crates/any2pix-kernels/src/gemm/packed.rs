@@ -30,15 +30,12 @@ impl Packed {
     /// # Panics
     /// If `b` is smaller than `n` and `k` say.
     pub fn new<B: Matrix>(engine: Engine, n: usize, k: usize, b: Operand<'_, B>) -> Self {
-        let mut packed = Self::empty(engine, n, k);
-        pack_all(packed.kernel, (n, k), b, packed.layout, &mut packed.lanes);
-        packed
-    }
-
-    fn empty(engine: Engine, n: usize, k: usize) -> Self {
         let kernel = Kernel::of(engine);
         let (_, block_lanes) = shape_of_k(kernel, k);
-        Self { kernel, n, k, layout: BPanels::new(kernel, n, block_lanes), lanes: Lanes::default() }
+        let layout = BPanels::new(kernel, n, block_lanes);
+        let mut lanes = Lanes::default();
+        pack_all(kernel, (n, k), b, layout, lanes.sized(layout.len(k)), true);
+        Self { kernel, n, k, layout, lanes }
     }
 
     /// Columns of the result.
@@ -84,20 +81,20 @@ impl Packed {
     }
 }
 
-/// Packs all columns of `b` into `to`: block along k, then panel.
-pub(super) fn pack_all<'t, B: Matrix>(
+/// Packs all columns of `b` into `to`, of [`BPanels::len`] lanes: block along k, then panel.
+pub(super) fn pack_all<B: Matrix>(
     kernel: Kernel,
     (n, k): (usize, usize),
     b: Operand<'_, B>,
     layout: BPanels,
-    to: &'t mut Lanes,
-) -> &'t [u32] {
+    to: &mut [u32],
+    parallel: bool,
+) {
     /// Elements of a task.
     const TASK: usize = 1 << 15;
     let (lanes, block_lanes) = shape_of_k(kernel, k);
     let blocks = lanes.div_ceil(block_lanes.max(1));
-    let to = to.sized(blocks * layout.block());
-    let shared = Shared::new(&mut *to);
+    let shared = Shared::new(to);
     let (columns, panels) = (kernel.columns(), layout.count());
     let a_task = (TASK / (columns * block_lanes).max(1)).clamp(1, panels.max(1));
     let tasks = panels.div_ceil(a_task);
@@ -119,12 +116,11 @@ pub(super) fn pack_all<'t, B: Matrix>(
         let part = unsafe { shared.part(at, len) };
         with_rows(|rows| pack_b(kernel, b, block, layout, rows, part));
     };
-    if n * k >= super::PARALLEL_FROM / 8 && rayon::current_num_threads() > 1 {
+    if parallel && n * k >= super::PARALLEL_FROM / 8 && rayon::current_num_threads() > 1 {
         (0..blocks * tasks).into_par_iter().for_each(pack);
     } else {
         (0..blocks * tasks).for_each(pack);
     }
-    to
 }
 
 crate::scratch::thread_scratch!(with_rows, Rows);

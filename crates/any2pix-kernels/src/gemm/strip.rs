@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use super::kernel::{Call, Kernel};
 use super::operand::{Matrix, Operand};
-use super::pack::{BPanels, Block, Rows, pack_b};
+use super::pack::BPanels;
+use super::packed::pack_all;
 use super::shape_of_k;
 use crate::level::Engine;
 
@@ -30,7 +31,7 @@ impl Panels {
 
     /// Lanes that the packed operand takes.
     pub(crate) fn len(&self) -> usize {
-        self.lanes.div_ceil(self.block_lanes.max(1)) * self.layout.block()
+        self.layout.len(self.k)
     }
 
     /// Lanes along k, rows of the left operand are as long.
@@ -69,20 +70,13 @@ impl Panels {
         self.kernel.along(from, to);
     }
 
-    /// Packs the operand.
+    /// Packs the operand, on this thread.
     pub(crate) fn pack<B: Matrix>(&self, b: Operand<'_, B>, to: &mut [u32]) {
-        let mut rows = Rows::default();
-        for (i, lane) in (0..self.lanes).step_by(self.block_lanes.max(1)).enumerate() {
-            let lanes = (self.lanes - lane).min(self.block_lanes);
-            let block = Block { start: 0, end: self.n, lane, lanes, k: self.k };
-            let to = &mut to[i * self.layout.block()..];
-            pack_b(self.kernel, b, block, self.layout, &mut rows, to);
-        }
+        pack_all(self.kernel, (self.n, self.k), b, self.layout, to, false);
     }
 
     /// `to (+)= A · B[.., columns]`, where A has `rows` rows of lanes, `stride` apart, that meet
-    /// the lanes from `from` on. `columns` are whole
-    /// panels, `from` begins a block.
+    /// the lanes from `from` on. `columns` are whole panels, `from` begins a block.
     pub(crate) fn multiply(
         &self,
         (a, stride, rows): (&[u32], usize, usize),

@@ -19,7 +19,7 @@ const ROWS: usize = 256;
 const COLUMNS: usize = 320;
 /// Rows of a task that packs its part of B itself: as many as keep the tile in the cache, since
 /// every row of tasks packs all of B.
-const ROWS_PACKING: usize = 384;
+pub(super) const ROWS_PACKING: usize = 384;
 /// Columns of such a task.
 const COLUMNS_PACKING: usize = 320;
 /// Blocks along k for which A is packed at once: longer pieces of its rows come faster.
@@ -79,11 +79,6 @@ pub(super) fn for_each(parallel: bool, count: usize, work: impl Fn(usize) + Sync
     } else {
         (0..count).for_each(work);
     }
-}
-
-/// Rows of a task if each packs its own part of B.
-pub(super) fn rows_of_packing_tasks(m: usize) -> usize {
-    m.div_ceil(m.div_ceil(ROWS_PACKING).max(1))
 }
 
 impl<A: Matrix, B: Matrix> Plan<'_, A, B> {

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::activation::{silu, silu_slope};
-use crate::buffer::{self, in_chunks};
+use crate::buffer::{in_chunks, rows_of_chunk};
 use crate::level::{Engine, vectorised};
 
 /// Elements of a task.
@@ -172,7 +172,7 @@ pub fn group_norm(
         .map(|groups| Channels::new(shape, groups, weight, bias))
         .collect();
     // No chunk reaches from one picture into the next.
-    let chunk = (buffer::CHUNK / shape.channels).max(1) * shape.channels;
+    let chunk = rows_of_chunk(shape.channels);
     let picture = shape.picture();
     let whole = shape.batch == 1 || picture.is_multiple_of(chunk);
     let y = in_chunks(x.len(), if whole { chunk } else { picture }, |start, y| {

@@ -5,10 +5,9 @@ use any2pix_kernels::activation::{
     Activation, Gate, activate, activate_backward, gated, gated_backward, gated_halves,
     gated_halves_backward, softmax_backward,
 };
-use any2pix_kernels::buffer::{in_chunks, zeros};
+use any2pix_kernels::buffer::{CHUNK, in_chunks, rows_of_chunk, zeros};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor};
 
-use super::cpu::CHUNK;
 use super::{cpu, precision};
 
 /// Softmax over the last dimension.
@@ -90,8 +89,7 @@ impl CustomOp1 for SoftmaxOp {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = cpu::slice(x, layout)?;
-        let rows = (CHUNK / self.width.max(1)).max(1) * self.width.max(1);
-        let y = in_chunks(x.len(), rows, |start, y| {
+        let y = in_chunks(x.len(), rows_of_chunk(self.width), |start, y| {
             let x = &x[start..start + y.len()];
             any2pix_kernels::activation::softmax(self.engine, self.width, x, y);
         });
@@ -153,8 +151,7 @@ impl CustomOp1 for GegluOp {
         if let Some(last) = shape.last_mut() {
             *last = self.width;
         }
-        let rows = (CHUNK / self.width.max(1)).max(1) * self.width.max(1);
-        let y = in_chunks(x.len() / 2, rows, |start, y| {
+        let y = in_chunks(x.len() / 2, rows_of_chunk(self.width), |start, y| {
             let x = &x[2 * start..2 * (start + y.len())];
             gated_halves(self.engine, Gate::Gelu, self.width, x, y);
         });

@@ -3,8 +3,6 @@
 use any2pix_kernels::buffer::zeros;
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Storage, Tensor};
 
-pub(super) use any2pix_kernels::buffer::CHUNK;
-
 /// Whether all tensors are f32 on the CPU, so that the kernels can take them.
 pub(super) fn takes(tensors: &[&Tensor]) -> bool {
     tensors.iter().all(|t| t.dtype() == DType::F32 && matches!(t.device(), Device::Cpu))

@@ -1,16 +1,17 @@
 //! Weights that are not trained: packed once for the kernels, used many times.
 
-use any2pix_kernels::buffer::zeros;
 use std::sync::Arc;
 
+use any2pix_kernels::buffer::zeros;
 use any2pix_kernels::{
     ConvShape, Dense, Engine, Operand, Output, Packed, Size, conv2d_packed, conv2d_packed_by_data,
-    gemm, gemm_packed, pack_conv2d,
+    gemm_packed, pack_conv2d,
 };
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::conv::conv_shape;
 use super::gradients::deliver;
+use super::linear::by_x;
 use super::{cpu, precision};
 
 /// The weights of a layer, packed for the precision in which they were loaded. Nothing else is
@@ -110,17 +111,8 @@ impl CustomOp1 for FrozenLinear {
     fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let packed = &self.weights.packed;
         let (k, n) = (packed.depth(), packed.columns());
-        let weight = packed.unpack();
-        let by_x = cpu::try_tensor(x.shape(), |by_x| {
-            cpu::with_slice(gradient, |gradient| {
-                let size = Size { m: gradient.len() / n.max(1), n: k, k: n };
-                let (gradient, weight) = (Dense::new(gradient, n), Dense::new(&weight, k));
-                let gradient = Operand::rows_along_k(&gradient);
-                let output = Output { data: by_x, stride: k, bias: None, accumulate: false };
-                gemm(self.engine, size, gradient, Operand::rows_across_k(&weight), output);
-            })
-        })?;
-        deliver(x, by_x)
+        let size = Size { m: x.elem_count() / k.max(1), n, k };
+        by_x(self.engine, size, x, &packed.unpack(), gradient)
     }
 }
 

@@ -60,17 +60,8 @@ impl LinearOp {
         if !x.track_op() {
             return Ok(None);
         }
-        let Size { m, n, k } = self.size(weight.shape())?;
-        let by_x = cpu::try_tensor(x.shape(), |by_x| {
-            cpu::with_slices2((gradient, weight), |gradient, weight| {
-                let (gradient, weight) = (Dense::new(gradient, n), Dense::new(weight, k));
-                let gradient = Operand::rows_along_k(&gradient);
-                let weight = Operand::rows_across_k(&weight);
-                let output = Output { data: by_x, stride: k, bias: None, accumulate: false };
-                gemm(self.engine, Size { m, n: k, k: n }, gradient, weight, output);
-            })
-        })?;
-        deliver(x, by_x)
+        let size = self.size(weight.shape())?;
+        cpu::with_slice(weight, |weight| by_x(self.engine, size, x, weight, gradient))?
     }
 
     fn by_weight(&self, x: &Tensor, weight: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
@@ -89,6 +80,26 @@ impl LinearOp {
         })?;
         deliver(weight, by_weight)
     }
+}
+
+/// The gradient of `x · weightᵀ`, of `size`, by `x`.
+pub(super) fn by_x(
+    engine: Engine,
+    Size { m, n, k }: Size,
+    x: &Tensor,
+    weight: &[f32],
+    gradient: &Tensor,
+) -> Result<Option<Tensor>> {
+    let by_x = cpu::try_tensor(x.shape(), |by_x| {
+        cpu::with_slice(gradient, |gradient| {
+            let (gradient, weight) = (Dense::new(gradient, n), Dense::new(weight, k));
+            let gradient = Operand::rows_along_k(&gradient);
+            let weight = Operand::rows_across_k(&weight);
+            let output = Output { data: by_x, stride: k, bias: None, accumulate: false };
+            gemm(engine, Size { m, n: k, k: n }, gradient, weight, output);
+        })
+    })?;
+    deliver(x, by_x)
 }
 
 /// The gradient of a bias that was added to every row.

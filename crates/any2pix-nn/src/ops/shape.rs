@@ -1,13 +1,12 @@
 //! Sums and changes of shape of channels-last activations.
 
 use any2pix_kernels::Engine;
-use any2pix_kernels::buffer::{in_chunks, zeros};
+use any2pix_kernels::buffer::{CHUNK, in_chunks, zeros};
 use any2pix_kernels::elementwise::{
     add_to_positions, columns, concat_rows, sum_positions, upsample2x, upsample2x_backward,
 };
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor};
 
-use super::cpu::CHUNK;
 use super::{cpu, precision};
 
 /// Doubles height and width by repeating each position.
