@@ -1,9 +1,11 @@
 //! Activations, gated units and softmax, forward and backward.
+#![allow(unsafe_code)]
 
 use rayon::prelude::*;
 
+use crate::buffer::{self, Fresh, fill, in_chunks, rows_of_chunk};
 use crate::level::{Engine, vectorised};
-use crate::math::{erf, exp, max, sigmoid, sum, sum2, tanh};
+use crate::math::{erf, exp, map_sum, max, mul_add, sigmoid, sum, sum2, tanh};
 
 /// Elements of a task.
 const CHUNK: usize = 1 << 13;
@@ -11,74 +13,78 @@ const CHUNK: usize = 1 << 13;
 /// An elementwise activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
-    /// `x · sigmoid(x)`.
+    /// `x · sigmoid::<FUSED>(x)`.
     Silu,
     /// `x · Φ(x)`.
     Gelu,
     /// Its tanh approximation.
     GeluTanh,
-    /// `x · sigmoid(1.702·x)`.
+    /// `x · sigmoid::<FUSED>(1.702·x)`.
     QuickGelu,
 }
 
 #[inline(always)]
-pub(crate) fn silu(x: f32) -> f32 {
-    x * sigmoid(x)
+pub(crate) fn silu<const FUSED: bool>(x: f32) -> f32 {
+    x * sigmoid::<FUSED>(x)
 }
 
 #[inline(always)]
-pub(crate) fn silu_slope(x: f32) -> f32 {
-    let s = sigmoid(x);
+pub(crate) fn silu_slope<const FUSED: bool>(x: f32) -> f32 {
+    let s = sigmoid::<FUSED>(x);
     s * (1.0 + x * (1.0 - s))
 }
 
 #[inline(always)]
-fn gelu(x: f32) -> f32 {
-    0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
+fn gelu<const FUSED: bool>(x: f32) -> f32 {
+    0.5 * x * (1.0 + erf::<FUSED>(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
 #[inline(always)]
-fn gelu_slope(x: f32) -> f32 {
-    let density = exp(-0.5 * x * x) * 0.398_942_3;
-    0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)) + x * density
+fn gelu_slope<const FUSED: bool>(x: f32) -> f32 {
+    let density = exp::<FUSED>(-0.5 * x * x) * 0.398_942_3;
+    0.5 * (1.0 + erf::<FUSED>(x * std::f32::consts::FRAC_1_SQRT_2)) + x * density
 }
 
 const ROOT_2_OVER_PI: f32 = 0.797_884_6;
 
 #[inline(always)]
-fn gelu_tanh(x: f32) -> f32 {
-    0.5 * x * (1.0 + tanh(ROOT_2_OVER_PI * (x + 0.044_715 * x * x * x)))
+fn gelu_tanh<const FUSED: bool>(x: f32) -> f32 {
+    0.5 * x * (1.0 + tanh::<FUSED>(ROOT_2_OVER_PI * (x + 0.044_715 * x * x * x)))
 }
 
 #[inline(always)]
-fn gelu_tanh_slope(x: f32) -> f32 {
-    let t = tanh(ROOT_2_OVER_PI * (x + 0.044_715 * x * x * x));
+fn gelu_tanh_slope<const FUSED: bool>(x: f32) -> f32 {
+    let t = tanh::<FUSED>(ROOT_2_OVER_PI * (x + 0.044_715 * x * x * x));
     let inner = ROOT_2_OVER_PI * (1.0 + 3.0 * 0.044_715 * x * x);
     0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner
 }
 
 #[inline(always)]
-fn quick_gelu(x: f32) -> f32 {
-    x * sigmoid(1.702 * x)
+fn quick_gelu<const FUSED: bool>(x: f32) -> f32 {
+    x * sigmoid::<FUSED>(1.702 * x)
 }
 
 #[inline(always)]
-fn quick_gelu_slope(x: f32) -> f32 {
-    let s = sigmoid(1.702 * x);
+fn quick_gelu_slope<const FUSED: bool>(x: f32) -> f32 {
+    let s = sigmoid::<FUSED>(1.702 * x);
     s * (1.0 + 1.702 * x * (1.0 - s))
 }
 
 vectorised! {
-    fn forward_chunk(level: Level, activation: Activation, x: &[f32], y: &mut [f32]) {
+    fn forward_chunk(level: Level, activation: Activation, x: &[f32], y: &mut Fresh) {
+        let x = &x[..y.len()];
         macro_rules! map {
-            ($f:ident) => { y.iter_mut().zip(x).for_each(|(y, x)| *y = $f(*x)) };
+            ($f:ident) => {
+                // SAFETY: `x` was cut to the length of `y`.
+                unsafe { fill(y, x.iter().map(|x| $f::<FUSED>(*x))) }
+            };
         }
         match activation {
             Activation::Silu => map!(silu),
             Activation::Gelu => map!(gelu),
             Activation::GeluTanh => map!(gelu_tanh),
             Activation::QuickGelu => map!(quick_gelu),
-        }
+        };
     }
 }
 
@@ -89,7 +95,7 @@ vectorised! {
         macro_rules! map {
             ($f:ident) => {
                 for ((to, x), gradient) in by_x.iter_mut().zip(x).zip(gradient) {
-                    *to = gradient * $f(*x);
+                    *to = gradient * $f::<FUSED>(*x);
                 }
             };
         }
@@ -102,11 +108,14 @@ vectorised! {
     }
 }
 
-/// `y = f(x)`.
-pub fn activate(engine: Engine, activation: Activation, x: &[f32], y: &mut [f32]) {
-    y.par_chunks_mut(CHUNK)
-        .zip(x.par_chunks(CHUNK))
-        .for_each(|(y, x)| forward_chunk(engine.level(), activation, x, y));
+/// `f(x)`.
+pub fn activate(engine: Engine, activation: Activation, x: &[f32]) -> Vec<f32> {
+    // SAFETY: a chunk is written from as many elements.
+    unsafe {
+        in_chunks(x.len(), buffer::CHUNK, |start, y| {
+            forward_chunk(engine.level(), activation, &x[start..], y);
+        })
+    }
 }
 
 /// `by_x = f'(x) · gradient`.
@@ -131,18 +140,19 @@ pub enum Gate {
 }
 
 vectorised! {
-    fn gate_chunk(level: Level, kind: Gate, value: &[f32], gate: &[f32], y: &mut [f32]) {
+    fn gate_chunk(level: Level, kind: Gate, value: &[f32], gate: &[f32], y: &mut Fresh) {
+        let (value, gate) = (&value[..y.len()], &gate[..y.len()]);
         macro_rules! map {
-            ($f:ident) => {
-                for ((y, value), gate) in y.iter_mut().zip(value).zip(gate) {
-                    *y = value * $f(*gate);
-                }
-            };
+            ($f:ident) => {{
+                let values = value.iter().zip(gate).map(|(value, gate)| value * $f::<FUSED>(*gate));
+                // SAFETY: both were cut to the length of `y`.
+                unsafe { fill(y, values) }
+            }};
         }
         match kind {
             Gate::Gelu => map!(gelu),
             Gate::Silu => map!(silu),
-        }
+        };
     }
 }
 
@@ -156,8 +166,8 @@ vectorised! {
                 for i in 0..by_value.len().min(by_gate.len()).min(value.len()).min(gate.len())
                     .min(gradient.len())
                 {
-                    by_value[i] = gradient[i] * $f(gate[i]);
-                    by_gate[i] = gradient[i] * value[i] * $slope(gate[i]);
+                    by_value[i] = gradient[i] * $f::<FUSED>(gate[i]);
+                    by_gate[i] = gradient[i] * value[i] * $slope::<FUSED>(gate[i]);
                 }
             };
         }
@@ -168,11 +178,14 @@ vectorised! {
     }
 }
 
-/// `y = value · f(gate)` over separate slices.
-pub fn gated(engine: Engine, kind: Gate, (value, gate): (&[f32], &[f32]), y: &mut [f32]) {
-    y.par_chunks_mut(CHUNK)
-        .zip(value.par_chunks(CHUNK).zip(gate.par_chunks(CHUNK)))
-        .for_each(|(y, (value, gate))| gate_chunk(engine.level(), kind, value, gate, y));
+/// `value · f(gate)` over separate slices.
+pub fn gated(engine: Engine, kind: Gate, (value, gate): (&[f32], &[f32])) -> Vec<f32> {
+    // SAFETY: a chunk is written from as many elements.
+    unsafe {
+        in_chunks(value.len(), buffer::CHUNK, |start, y| {
+            gate_chunk(engine.level(), kind, &value[start..], &gate[start..], y);
+        })
+    }
 }
 
 /// The gradients of [`gated`].
@@ -196,17 +209,21 @@ fn rows_of_task(width: usize) -> usize {
     (CHUNK / width.max(1)).max(1)
 }
 
-/// [`gated`] over rows of `(value, gate)` halves; rows of `y` have `width` elements.
-pub fn gated_halves(engine: Engine, kind: Gate, width: usize, x: &[f32], y: &mut [f32]) {
+/// [`gated`] over rows of `(value, gate)` halves; rows of the result have `width` elements.
+pub fn gated_halves(engine: Engine, kind: Gate, width: usize, x: &[f32]) -> Vec<f32> {
     if width == 0 {
-        return;
+        return Vec::new();
     }
-    let rows = rows_of_task(width);
-    y.par_chunks_mut(rows * width).zip(x.par_chunks(rows * 2 * width)).for_each(|(y, x)| {
-        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(2 * width)) {
-            gate_chunk(engine.level(), kind, &x[..width], &x[width..], y);
-        }
-    });
+    let rows = x.len() / (2 * width);
+    // SAFETY: a chunk is whole rows, each of which is written.
+    unsafe {
+        in_chunks(rows * width, rows_of_chunk(width), |start, y| {
+            let x = x[2 * start..].chunks_exact(2 * width);
+            for (y, x) in y.chunks_exact_mut(width).zip(x) {
+                gate_chunk(engine.level(), kind, &x[..width], &x[width..], y);
+            }
+        })
+    }
 }
 
 /// The gradient of [`gated_halves`].
@@ -242,10 +259,8 @@ vectorised! {
         hidden.fill(0.0);
         let top = max(row);
         let top = if top == f32::NEG_INFINITY { 0.0 } else { top * scale };
-        for x in row.iter_mut() {
-            *x = exp(*x * scale - top);
-        }
-        let inverse = 1.0 / sum(row, |x| x);
+        let total = map_sum(row, |x| exp::<FUSED>(mul_add::<FUSED>(x, scale, -top)));
+        let inverse = 1.0 / total;
         for x in row.iter_mut() {
             *x *= inverse;
         }
@@ -264,16 +279,31 @@ vectorised! {
     }
 }
 
-/// Softmax of rows of `width` elements.
-pub fn softmax(engine: Engine, width: usize, x: &[f32], y: &mut [f32]) {
-    if width == 0 {
-        return;
+vectorised! {
+    fn softmax_rows(level: Level, width: usize, x: &[f32], y: &mut Fresh) {
+        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            let top = max(x);
+            let top = if top == f32::NEG_INFINITY { 0.0 } else { top };
+            // SAFETY: both rows have `width` elements.
+            let y = unsafe { fill(y, x.iter().map(|x| exp::<FUSED>(x - top))) };
+            let inverse = 1.0 / sum(y, |y| y);
+            y.iter_mut().for_each(|y| *y *= inverse);
+        }
     }
-    let rows = rows_of_task(width) * width;
-    y.par_chunks_mut(rows).zip(x.par_chunks(rows)).for_each(|(y, x)| {
-        y.copy_from_slice(x);
-        y.chunks_exact_mut(width).for_each(|row| softmax_row(engine.level(), row, width, 1.0));
-    });
+}
+
+/// Softmax of rows of `width` elements.
+pub fn softmax(engine: Engine, width: usize, x: &[f32]) -> Vec<f32> {
+    if width == 0 {
+        return Vec::new();
+    }
+    let rows = x.len() / width;
+    // SAFETY: a chunk is whole rows, each of which is written.
+    unsafe {
+        in_chunks(rows * width, rows_of_chunk(width), |start, y| {
+            softmax_rows(engine.level(), width, &x[start..], y);
+        })
+    }
 }
 
 /// The gradient of [`softmax`], given its result.
@@ -348,8 +378,7 @@ mod tests {
             let slopes: Vec<f64> =
                 x.iter().zip(&gradient).map(|(x, g)| f64::from(*g) * slope(*x)).collect();
             for engine in engines() {
-                let mut actual = vec![0.0; x.len()];
-                activate(engine, activation, &x, &mut actual);
+                let mut actual = activate(engine, activation, &x);
                 assert_close(&actual, &expected, 2e-6, &format!("{activation:?}"));
                 activate_backward(engine, activation, (&x, &gradient), &mut actual);
                 assert_close(&actual, &slopes, 2e-6, &format!("{activation:?} slope"));
@@ -366,8 +395,7 @@ mod tests {
             for (kind, activation) in
                 [(Gate::Gelu, Activation::Gelu), (Gate::Silu, Activation::Silu)]
             {
-                let mut y = vec![0.0; rows * width];
-                gated_halves(engine, kind, width, &x, &mut y);
+                let y = gated_halves(engine, kind, width, &x);
                 let mut by_x = vec![0.0; x.len()];
                 gated_halves_backward(engine, kind, width, (&x, &gradient), &mut by_x);
                 for r in 0..rows {
@@ -407,8 +435,7 @@ mod tests {
                 expected.extend(y);
             }
             for engine in engines() {
-                let mut y = vec![0.0; x.len()];
-                softmax(engine, width, &x, &mut y);
+                let y = softmax(engine, width, &x);
                 assert_close(&y, &expected, 2e-6, "softmax");
                 let mut by_x = vec![0.0; x.len()];
                 softmax_backward(engine, width, (&y, &gradient), &mut by_x);

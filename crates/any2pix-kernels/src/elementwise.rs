@@ -1,7 +1,9 @@
 //! Sums, repetition and concatenation of channels-last activations.
+#![allow(unsafe_code)]
 
 use rayon::prelude::*;
 
+use crate::buffer::{self, Fresh, fill, in_chunks, rows_of_chunk};
 use crate::level::{Engine, vectorised};
 use crate::reduce::sum_rows;
 
@@ -9,38 +11,39 @@ use crate::reduce::sum_rows;
 const CHUNK: usize = 1 << 14;
 
 vectorised! {
-    fn add_chunk(level: Level, a: &[f32], b: &[f32], y: &mut [f32]) {
-        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-            *y = a + b;
-        }
+    fn add_chunk(level: Level, a: &[f32], b: &[f32], y: &mut Fresh) {
+        let (a, b) = (&a[..y.len()], &b[..y.len()]);
+        // SAFETY: both were cut to the length of `y`.
+        unsafe { fill(y, a.iter().zip(b).map(|(a, b)| a + b)) };
     }
 }
 
-/// `y = a + b`.
-pub fn add(engine: Engine, (a, b): (&[f32], &[f32]), y: &mut [f32]) {
-    y.par_chunks_mut(CHUNK)
-        .zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)))
-        .for_each(|(y, (a, b))| add_chunk(engine.level(), a, b, y));
+/// `a + b`.
+pub fn add(engine: Engine, (a, b): (&[f32], &[f32])) -> Vec<f32> {
+    // SAFETY: a chunk is written from as many elements.
+    unsafe {
+        in_chunks(a.len(), buffer::CHUNK, |start, y| {
+            add_chunk(engine.level(), &a[start..], &b[start..], y);
+        })
+    }
 }
 
-/// Adds to each of the rows of picture `b` the b-th row of `vectors`, of `width` elements.
-pub fn add_to_positions(
-    engine: Engine,
-    width: usize,
-    (x, vectors): (&[f32], &[f32]),
-    y: &mut [f32],
-) {
+/// To each of the rows of picture `b`, the b-th row of `vectors`, of `width` elements, is added.
+pub fn add_to_positions(engine: Engine, width: usize, (x, vectors): (&[f32], &[f32])) -> Vec<f32> {
     if x.is_empty() || vectors.is_empty() {
-        return;
+        return Vec::new();
     }
     let picture = x.len() / (vectors.len() / width);
-    y.par_chunks_mut(picture).zip(x.par_chunks(picture)).zip(vectors.par_chunks(width)).for_each(
-        |((y, x), vector)| {
-            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                add_chunk(engine.level(), x, vector, y);
+    // SAFETY: rows are as wide as vectors, and a chunk is whole rows, each of which is written.
+    unsafe {
+        in_chunks(x.len(), rows_of_chunk(width), |start, y| {
+            for (index, y) in y.chunks_exact_mut(width).enumerate() {
+                let at = start + index * width;
+                let vector = &vectors[at / picture * width..];
+                add_chunk(engine.level(), &x[at..], vector, y);
             }
-        },
-    );
+        })
+    }
 }
 
 /// The gradient of [`add_to_positions`] by `vectors`: sums over the positions of each picture.
@@ -179,8 +182,7 @@ mod tests {
         let (batch, positions, width) = (3, 50, 9);
         let (x, vectors) = (numbers(1, batch * positions * width), numbers(2, batch * width));
         let engine = Engine::current(Precision::F32);
-        let mut y = vec![0.0; x.len()];
-        add_to_positions(engine, width, (&x, &vectors), &mut y);
+        let y = add_to_positions(engine, width, (&x, &vectors));
         let mut sums = vec![0.0; vectors.len()];
         sum_positions(engine, width, &x, &mut sums);
         for (i, y) in y.iter().enumerate() {

@@ -113,7 +113,8 @@ impl Engine {
 }
 
 /// Compiles a function once for each instruction set and runs the one of `level`, the first
-/// argument; the compiler vectorises the body.
+/// argument; the compiler vectorises the body, in which the constant `FUSED` says whether there is
+/// multiply-add in one instruction.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($level:ident: Level $(, $arg:ident: $ty:ty)* $(,)?)
      $(-> $ret:ty)? $body:block) => {
@@ -122,13 +123,13 @@ macro_rules! vectorised {
         #[inline]
         $vis fn $name($level: $crate::level::Level $(, $arg: $ty)*) $(-> $ret)? {
             #[inline(always)]
-            fn body($($arg: $ty),*) $(-> $ret)? $body
+            fn body<const FUSED: bool>($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-                fn avx512($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                fn avx512($($arg: $ty),*) $(-> $ret)? { body::<true>($($arg),*) }
                 #[target_feature(enable = "avx2,fma")]
-                fn avx2($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                fn avx2($($arg: $ty),*) $(-> $ret)? { body::<true>($($arg),*) }
                 let level = $level.min($crate::level::Level::detected());
                 if level >= $crate::level::Level::Avx512 {
                     // SAFETY: the detected level includes these features.
@@ -139,7 +140,7 @@ macro_rules! vectorised {
                     return unsafe { avx2($($arg),*) };
                 }
             }
-            body($($arg),*)
+            body::<false>($($arg),*)
         }
     };
 }

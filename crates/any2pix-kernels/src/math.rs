@@ -1,24 +1,40 @@
 //! Elementary functions that compilers can vectorise, and sums in lanes.
+//!
+//! `FUSED` says whether the instructions in use have multiply-add in one; without it, asking for it
+//! would be a call of a slow function for each element.
+
+/// `a · b + c`.
+#[inline(always)]
+pub(crate) fn mul_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// The polynomial of `x` with these coefficients, the highest power first.
+#[inline(always)]
+fn polynomial<const FUSED: bool, const N: usize>(x: f32, coefficients: [f32; N]) -> f32 {
+    let mut sum = coefficients[0];
+    for coefficient in &coefficients[1..] {
+        sum = mul_add::<FUSED>(sum, x, *coefficient);
+    }
+    sum
+}
 
 /// `eˣ` to about 2 units in the last place; 0 below -86.9, infinite above 88.7, NaN stays.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub(crate) fn exp<const FUSED: bool>(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
+    const SIXTH_ORDER: [f32; 6] =
+        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1];
     let low = x < -86.9;
     let high = x > 88.7;
     let clamped = if low { -86.9 } else { x };
     let clamped = if high { 88.7 } else { clamped };
-    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let shifted = mul_add::<FUSED>(clamped, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = clamped - n * 0.693_359_4;
-    let r = r + n * 2.121_944_4e-4;
-    let p = 1.987_569_1e-4;
-    let p = p * r + 1.398_199_9e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 5e-1;
-    let p = p * (r * r) + r + 1.0;
+    let r = mul_add::<FUSED>(n, -0.693_359_4, clamped);
+    let r = mul_add::<FUSED>(n, 2.121_944_4e-4, r);
+    let p = polynomial::<FUSED, 6>(r, SIXTH_ORDER);
+    let p = mul_add::<FUSED>(p, r * r, r) + 1.0;
     // 2ⁿ in two factors, because n may be 128.
     let half = shifted.to_bits().wrapping_add(126) << 23;
     let y = p * f32::from_bits(half) * 2.0;
@@ -28,35 +44,34 @@ pub(crate) fn exp(x: f32) -> f32 {
 
 /// `1 / (1 + e⁻ˣ)`.
 #[inline(always)]
-pub(crate) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+pub(crate) fn sigmoid<const FUSED: bool>(x: f32) -> f32 {
+    1.0 / (1.0 + exp::<FUSED>(-x))
 }
 
 /// `tanh x`, to 1e-7 absolute.
 #[inline(always)]
-pub(crate) fn tanh(x: f32) -> f32 {
-    1.0 - 2.0 / (exp(2.0 * x) + 1.0)
+pub(crate) fn tanh<const FUSED: bool>(x: f32) -> f32 {
+    1.0 - 2.0 / (exp::<FUSED>(2.0 * x) + 1.0)
 }
 
 /// The error function, a rational approximation to a few units in the last place.
 #[inline(always)]
-pub(crate) fn erf(x: f32) -> f32 {
+pub(crate) fn erf<const FUSED: bool>(x: f32) -> f32 {
+    const ABOVE: [f32; 7] = [
+        -2.726_142_3e-10,
+        2.770_681_4e-8,
+        -2.101_024e-6,
+        -5.692_506_4e-5,
+        -7.349_906e-4,
+        -2.954_6e-3,
+        -1.609_603_3e-2,
+    ];
+    const BELOW: [f32; 5] =
+        [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2];
     let x = if x > 4.0 { 4.0 } else { x };
     let x = if x < -4.0 { -4.0 } else { x };
-    let s = x * x;
-    let p = -2.726_142_3e-10;
-    let p = p * s + 2.770_681_4e-8;
-    let p = p * s - 2.101_024e-6;
-    let p = p * s - 5.692_506_4e-5;
-    let p = p * s - 7.349_906e-4;
-    let p = p * s - 2.954_6e-3;
-    let p = p * s - 1.609_603_3e-2;
-    let q = -1.456_607_2e-5;
-    let q = q * s - 2.133_740_6e-4;
-    let q = q * s - 1.682_827e-3;
-    let q = q * s - 7.373_329e-3;
-    let q = q * s - 1.426_473_9e-2;
-    x * p / q
+    let square = x * x;
+    x * polynomial::<FUSED, 7>(square, ABOVE) / polynomial::<FUSED, 5>(square, BELOW)
 }
 
 const LANES: usize = 16;
@@ -86,6 +101,24 @@ pub(crate) fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     }
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *lane += f(*x);
+    }
+    fold(lanes)
+}
+
+/// Replaces each `x` by `f(x)`; returns their sum.
+#[inline(always)]
+pub(crate) fn map_sum(x: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (chunks, rest) = x.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            chunk[i] = f(chunk[i]);
+            lanes[i] += chunk[i];
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *x = f(*x);
+        *lane += *x;
     }
     fold(lanes)
 }
@@ -128,14 +161,16 @@ mod tests {
 
     #[test]
     fn exp_is_close() {
-        for i in -8_690..8_860 {
-            let x = i as f32 / 100.0;
-            let expected = f64::from(x).exp();
-            assert!((f64::from(exp(x)) / expected - 1.0).abs() < 3e-7, "{x}: {}", exp(x));
+        for exp in [exp::<false>, exp::<true>] {
+            for i in -8_690..8_860 {
+                let x = i as f32 / 100.0;
+                let expected = f64::from(x).exp();
+                assert!((f64::from(exp(x)) / expected - 1.0).abs() < 3e-7, "{x}: {}", exp(x));
+            }
+            assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+            assert_eq!(exp(f32::INFINITY), f32::INFINITY);
+            assert!(exp(f32::NAN).is_nan() && exp(0.0) == 1.0);
         }
-        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
-        assert_eq!(exp(f32::INFINITY), f32::INFINITY);
-        assert!(exp(f32::NAN).is_nan() && exp(0.0) == 1.0);
     }
 
     #[test]
@@ -145,9 +180,14 @@ mod tests {
         let density = |t: f64| 2.0 / std::f64::consts::PI.sqrt() * (-t * t).exp();
         for i in 0..500 {
             let (a, h) = (f64::from(i) / 100.0, 0.01);
-            assert!((f64::from(erf(a as f32)) - total).abs() < 5e-7, "erf {a}");
-            assert!((f64::from(erf(-a as f32)) + total).abs() < 5e-7, "erf -{a}");
-            assert!((f64::from(tanh(a as f32)) - a.tanh()).abs() < 2e-7, "tanh {a}");
+            for (erf, tanh) in [
+                (erf::<false> as fn(f32) -> f32, tanh::<false> as fn(f32) -> f32),
+                (erf::<true>, tanh::<true>),
+            ] {
+                assert!((f64::from(erf(a as f32)) - total).abs() < 5e-7, "erf {a}");
+                assert!((f64::from(erf(-a as f32)) + total).abs() < 5e-7, "erf -{a}");
+                assert!((f64::from(tanh(a as f32)) - a.tanh()).abs() < 2e-7, "tanh {a}");
+            }
             total += h / 6.0 * (density(a) + 4.0 * density(a + h / 2.0) + density(a + h));
         }
     }

@@ -37,7 +37,7 @@ vectorised! {
                 *y = x * (1.0 + scale) + shift;
             }
             if with_silu {
-                y.iter_mut().for_each(|y| *y = silu(*y));
+                y.iter_mut().for_each(|y| *y = silu::<FUSED>(*y));
             }
         }
     }
@@ -56,7 +56,7 @@ vectorised! {
         for (to, (x, gradient)) in by_x.chunks_exact_mut(width).zip(inputs) {
             for c in 0..width {
                 let slope =
-                    if with_silu { silu_slope(x[c] * (1.0 + scale[c]) + shift[c]) } else { 1.0 };
+                    if with_silu { silu_slope::<FUSED>(x[c] * (1.0 + scale[c]) + shift[c]) } else { 1.0 };
                 let d = gradient[c] * slope;
                 to[c] = d * (1.0 + scale[c]);
                 by_scale[c] += d * x[c];

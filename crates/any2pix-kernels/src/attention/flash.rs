@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::{AttentionShape, sized, store};
 use crate::gemm::{Operand, Panels};
 use crate::level::{Engine, vectorised};
-use crate::math::{exp, max, sum};
+use crate::math::{exp, map_sum, max, mul_add};
 use crate::scratch::{Lanes, Shared, thread_scratch};
 
 /// Queries of a task.
@@ -163,11 +163,9 @@ vectorised! {
         }
         let top = (max(row) * scale).max(state.top);
         // Where every score is minus infinity, weights shall be NaN as in the definition.
-        let factor = if state.top == f32::NEG_INFINITY { 0.0 } else { exp(state.top - top) };
-        for x in row.iter_mut() {
-            *x = exp(*x * scale - top);
-        }
-        state.sum = state.sum * factor + sum(row, |x| x);
+        let factor = if state.top == f32::NEG_INFINITY { 0.0 } else { exp::<FUSED>(state.top - top) };
+        let weights = map_sum(row, |x| exp::<FUSED>(mul_add::<FUSED>(x, scale, -top)));
+        state.sum = state.sum * factor + weights;
         state.top = top;
         factor
     }

@@ -1,10 +1,12 @@
 //! Group normalisation of channels-last activations, SiLU fused.
+#![allow(unsafe_code)]
 
 use rayon::prelude::*;
 
 use crate::activation::{silu, silu_slope};
-use crate::buffer::{in_chunks, rows_of_chunk};
+use crate::buffer::{Fresh, fill, in_chunks, rows_of_chunk};
 use crate::level::{Engine, vectorised};
+use crate::math::mul_add;
 
 /// Elements of a task.
 const CHUNK: usize = 1 << 14;
@@ -64,25 +66,22 @@ vectorised! {
             {
                 let centred = x - shift;
                 *first += centred;
-                *second += centred * centred;
+                *second = mul_add::<FUSED>(centred, centred, *second);
             }
         }
     }
 }
 
 vectorised! {
-    fn apply(level: Level, x: &[f32], scale: &[f32], shift: &[f32], with_silu: bool, y: &mut [f32]) {
+    fn apply(level: Level, x: &[f32], scale: &[f32], shift: &[f32], with_silu: bool, y: &mut Fresh) {
         let width = scale.len();
+        let shift = &shift[..width];
         for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-            let inputs = x.iter().zip(scale).zip(shift);
-            if with_silu {
-                for (y, ((x, scale), shift)) in y.iter_mut().zip(inputs) {
-                    *y = silu(x * scale + shift);
-                }
-            } else {
-                for (y, ((x, scale), shift)) in y.iter_mut().zip(inputs) {
-                    *y = x * scale + shift;
-                }
+            let line = x.iter().zip(scale.iter().zip(shift));
+            let line = line.map(|(x, (scale, shift))| mul_add::<FUSED>(*x, *scale, *shift));
+            // SAFETY: all rows have `width` elements.
+            unsafe {
+                if with_silu { fill(y, line.map(silu::<FUSED>)) } else { fill(y, line) };
             }
         }
     }
@@ -175,11 +174,13 @@ pub fn group_norm(
     let chunk = rows_of_chunk(shape.channels);
     let picture = shape.picture();
     let whole = shape.batch == 1 || picture.is_multiple_of(chunk);
-    let y = in_chunks(x.len(), if whole { chunk } else { picture }, |start, y| {
-        let channels = &channels[start / picture];
-        let x = &x[start..start + y.len()];
-        apply(engine.level(), x, &channels.scale, &channels.shift, shape.silu, y);
-    });
+    // SAFETY: a chunk is whole rows, each of which is written.
+    let y = unsafe {
+        in_chunks(shape.batch * picture, if whole { chunk } else { picture }, |start, y| {
+            let channels = &channels[start / picture];
+            apply(engine.level(), &x[start..], &channels.scale, &channels.shift, shape.silu, y);
+        })
+    };
     (y, statistics)
 }
 
@@ -194,7 +195,7 @@ vectorised! {
         let (by_bias, by_weight) = (&mut by_bias[..width], &mut by_weight[..width]);
         for (x, gradient) in x.chunks_exact(width).zip(gradient.chunks_exact(width)) {
             for c in 0..width {
-                let slope = if with_silu { silu_slope(x[c] * scale[c] + shift[c]) } else { 1.0 };
+                let slope = if with_silu { silu_slope::<FUSED>(x[c] * scale[c] + shift[c]) } else { 1.0 };
                 let d = gradient[c] * slope;
                 by_bias[c] += d;
                 by_weight[c] += d * (x[c] * rstd[c] + offset[c]);
@@ -221,7 +222,7 @@ vectorised! {
         let inputs = x.chunks_exact(width).zip(gradient.chunks_exact(width));
         for (to, (x, gradient)) in by_x.chunks_exact_mut(width).zip(inputs) {
             for c in 0..width {
-                let slope = if with_silu { silu_slope(x[c] * scale[c] + shift[c]) } else { 1.0 };
+                let slope = if with_silu { silu_slope::<FUSED>(x[c] * scale[c] + shift[c]) } else { 1.0 };
                 to[c] = gradient[c] * slope * scale[c] + x[c] * slopes[c] + levels[c];
             }
         }

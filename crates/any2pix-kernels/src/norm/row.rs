@@ -1,7 +1,9 @@
 //! Layer and root-mean-square normalisation of rows.
+#![allow(unsafe_code)]
 
 use rayon::prelude::*;
 
+use crate::buffer::{Fresh, fill, in_chunks, rows_of_chunk};
 use crate::level::{Engine, vectorised};
 use crate::math::{sum, sum2};
 
@@ -29,13 +31,14 @@ fn mean_and_rstd(norm: RowNorm, x: &[f32]) -> (f32, f32) {
 
 vectorised! {
     fn forward_rows(
-        level: Level, norm: RowNorm, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32],
+        level: Level, norm: RowNorm, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut Fresh,
     ) {
+        let weight = &weight[..norm.width];
         for (y, x) in y.chunks_exact_mut(norm.width).zip(x.chunks_exact(norm.width)) {
             let (mean, rstd) = mean_and_rstd(norm, x);
-            for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
-                *y = (x - mean) * rstd * weight;
-            }
+            let scaled = x.iter().zip(weight).map(|(x, weight)| (x - mean) * rstd * weight);
+            // SAFETY: both rows and the weight have `width` elements.
+            let y = unsafe { fill(y, scaled) };
             if let Some(bias) = bias {
                 y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
             }
@@ -74,15 +77,17 @@ pub fn row_norm(
     engine: Engine,
     norm: RowNorm,
     (x, weight, bias): (&[f32], &[f32], Option<&[f32]>),
-    y: &mut [f32],
-) {
+) -> Vec<f32> {
     if norm.width == 0 {
-        return;
+        return Vec::new();
     }
-    let chunk = ROWS * norm.width;
-    y.par_chunks_mut(chunk)
-        .zip(x.par_chunks(chunk))
-        .for_each(|(y, x)| forward_rows(engine.level(), norm, x, weight, bias, y));
+    let rows = x.len() / norm.width;
+    // SAFETY: a chunk is whole rows, each of which is written.
+    unsafe {
+        in_chunks(rows * norm.width, rows_of_chunk(norm.width), |start, y| {
+            forward_rows(engine.level(), norm, &x[start..], weight, bias, y);
+        })
+    }
 }
 
 /// The gradients of [`row_norm`]: by `x` into `by_x`, returned by weight and by bias.
@@ -152,8 +157,7 @@ mod tests {
             };
             for level in Level::available() {
                 let engine = Engine::new(level, Precision::F32);
-                let mut y = vec![0.0; x.len()];
-                row_norm(engine, norm, (&x, &weight, Some(&bias)), &mut y);
+                let y = row_norm(engine, norm, (&x, &weight, Some(&bias)));
                 assert_close(&y, &expected, 1e-4, &format!("{norm:?}"));
                 let mut by_x = vec![0.0; x.len()];
                 let (by_weight, by_bias) =

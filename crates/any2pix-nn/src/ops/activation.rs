@@ -5,7 +5,7 @@ use any2pix_kernels::activation::{
     Activation, Gate, activate, activate_backward, gated, gated_backward, gated_halves,
     gated_halves_backward, softmax_backward,
 };
-use any2pix_kernels::buffer::{CHUNK, in_chunks, rows_of_chunk, zeros};
+use any2pix_kernels::buffer::zeros;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor};
 
 use super::{cpu, precision};
@@ -89,10 +89,7 @@ impl CustomOp1 for SoftmaxOp {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = cpu::slice(x, layout)?;
-        let y = in_chunks(x.len(), rows_of_chunk(self.width), |start, y| {
-            let x = &x[start..start + y.len()];
-            any2pix_kernels::activation::softmax(self.engine, self.width, x, y);
-        });
+        let y = any2pix_kernels::activation::softmax(self.engine, self.width, x);
         Ok(cpu::output(y, layout.shape()))
     }
 
@@ -117,10 +114,7 @@ impl CustomOp1 for ActivationOp {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = cpu::slice(x, layout)?;
-        let y = in_chunks(x.len(), CHUNK, |start, y| {
-            activate(self.engine, self.activation, &x[start..start + y.len()], y);
-        });
+        let y = activate(self.engine, self.activation, cpu::slice(x, layout)?);
         Ok(cpu::output(y, layout.shape()))
     }
 
@@ -151,10 +145,7 @@ impl CustomOp1 for GegluOp {
         if let Some(last) = shape.last_mut() {
             *last = self.width;
         }
-        let y = in_chunks(x.len() / 2, rows_of_chunk(self.width), |start, y| {
-            let x = &x[2 * start..2 * (start + y.len())];
-            gated_halves(self.engine, Gate::Gelu, self.width, x, y);
-        });
+        let y = gated_halves(self.engine, Gate::Gelu, self.width, x);
         Ok(cpu::output(y, shape))
     }
 
@@ -185,10 +176,7 @@ impl CustomOp2 for SwigluOp {
         up_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (gate, up) = (cpu::slice(gate, gate_layout)?, cpu::slice(up, up_layout)?);
-        let y = in_chunks(gate.len(), CHUNK, |start, y| {
-            let part = start..start + y.len();
-            gated(self.engine, Gate::Silu, (&up[part.clone()], &gate[part]), y);
-        });
+        let y = gated(self.engine, Gate::Silu, (up, gate));
         Ok(cpu::output(y, gate_layout.shape()))
     }
 

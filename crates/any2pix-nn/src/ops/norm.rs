@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use any2pix_kernels::Engine;
-use any2pix_kernels::buffer::{in_chunks, rows_of_chunk, zeros};
+use any2pix_kernels::buffer::zeros;
 use any2pix_kernels::norm::{
     GroupShape, GroupStatistics, RowNorm, group_norm_backward, row_norm, row_norm_backward,
 };
@@ -150,9 +150,7 @@ struct RowNormOp {
 
 impl RowNormOp {
     fn forward(&self, (x, weight, bias): (&[f32], &[f32], Option<&[f32]>)) -> Vec<f32> {
-        in_chunks(x.len(), rows_of_chunk(weight.len()), |start, y| {
-            row_norm(self.engine, self.norm, (&x[start..start + y.len()], weight, bias), y);
-        })
+        row_norm(self.engine, self.norm, (x, weight, bias))
     }
 
     fn backward(

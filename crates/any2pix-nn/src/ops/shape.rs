@@ -1,7 +1,7 @@
 //! Sums and changes of shape of channels-last activations.
 
 use any2pix_kernels::Engine;
-use any2pix_kernels::buffer::{CHUNK, in_chunks, zeros};
+use any2pix_kernels::buffer::zeros;
 use any2pix_kernels::elementwise::{
     add_to_positions, columns, concat_rows, sum_positions, upsample2x, upsample2x_backward,
 };
@@ -114,10 +114,7 @@ impl CustomOp2 for AddOp {
         b_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (a, b) = (cpu::slice(a, a_layout)?, cpu::slice(b, b_layout)?);
-        let y = in_chunks(a.len(), CHUNK, |start, y| {
-            let part = start..start + y.len();
-            any2pix_kernels::elementwise::add(self.engine, (&a[part.clone()], &b[part]), y);
-        });
+        let y = any2pix_kernels::elementwise::add(self.engine, (a, b));
         Ok(cpu::output(y, a_layout.shape()))
     }
 
@@ -150,8 +147,7 @@ impl CustomOp2 for AddVectorsOp {
         vectors_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, vectors) = (cpu::slice(x, x_layout)?, cpu::slice(vectors, vectors_layout)?);
-        let mut y = zeros(x.len());
-        add_to_positions(self.engine, self.width, (x, vectors), &mut y);
+        let y = add_to_positions(self.engine, self.width, (x, vectors));
         Ok(cpu::output(y, x_layout.shape()))
     }
 
