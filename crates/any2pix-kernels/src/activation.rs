@@ -332,7 +332,8 @@ pub fn softmax_backward(
 mod tests {
     use super::*;
     use crate::level::{Level, Precision};
-    use crate::testing::{assert_close, numbers};
+    use crate::testing::{assert_close, numbers, put, same_for_all, strange};
+    use proptest::prelude::*;
 
     fn engines() -> impl Iterator<Item = Engine> {
         Level::available().map(|level| Engine::new(level, Precision::F32))
@@ -415,6 +416,26 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+        #[test]
+        fn softmax_of_any_shape(
+            rows in 0..30usize, width in 1..150usize, scale in 0.1..60f32, value in strange(),
+            place: usize,
+        ) {
+            let mut x: Vec<f32> = numbers(3, rows * width).iter().map(|x| x * scale).collect();
+            put(&mut x, place, value);
+            let mut expected = Vec::new();
+            for x in x.chunks(width) {
+                let top = f64::from(x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+                let e: Vec<f64> = x.iter().map(|x| (f64::from(*x) - top).exp()).collect();
+                let total: f64 = e.iter().sum();
+                expected.extend(e.iter().map(|e| e / total));
+            }
+            same_for_all(2e-6, &expected, "softmax", |engine| softmax(engine, width, &x));
         }
     }
 

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::level::{Level, Precision};
-use crate::testing::{assert_close, numbers};
+use crate::testing::{assert_close, numbers, put, same_for_all, strange};
+use proptest::prelude::*;
 
 fn plain(shape: &AttentionShape, q: &[f64], k: &[f64], v: &[f64]) -> Vec<f64> {
     let AttentionShape { batch, queries, keys, heads, kv_heads, size, .. } = *shape;
@@ -129,4 +130,36 @@ fn bytes_do_not_depend_on_threads() {
     };
     let one = run(1);
     assert!(one == run(2) && one == run(7));
+}
+
+fn any_shape() -> impl Strategy<Value = AttentionShape> {
+    let sizes = (0..3usize, 1..150usize, 1..150usize);
+    (sizes, 1..4usize, 1..4usize, 1..40usize, any::<bool>()).prop_map(
+        |((batch, queries, more), kv_heads, group, size, causal)| {
+            // Under a causal mask every query sees a key.
+            let keys = if causal { queries + more % 20 } else { more };
+            let scale = 1.0 / (size as f32).sqrt();
+            let heads = kv_heads * group;
+            AttentionShape { batch, queries, keys, heads, kv_heads, size, scale, causal }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn any_shape_equals_the_plain_loop(
+        shape in any_shape(), value in strange(), place: usize,
+    ) {
+        let mut q = numbers(1, shape.batch * shape.queries * shape.q_width());
+        put(&mut q, place, value.map(|_| f32::NAN));
+        let k = numbers(2, shape.batch * shape.keys * shape.kv_width());
+        let v = numbers(3, k.len());
+        let expected = plain(&shape, &wide(&q), &wide(&k), &wide(&v));
+        same_for_all(2e-5, &expected, &format!("{shape:?}"), |engine| {
+            let mut y = vec![0.0; q.len()];
+            attention(engine, &shape, (&q, &k, &v), &mut y);
+            y
+        });
+    }
 }

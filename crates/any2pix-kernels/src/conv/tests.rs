@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::level::{Level, Precision};
-use crate::testing::{assert_close, numbers};
+use crate::testing::{assert_close, numbers, put, same_for_all, strange};
+use proptest::prelude::*;
 
 /// Calls `visit(index of y, index of x, index of weight)` for every product.
 fn products(shape: &ConvShape, mut visit: impl FnMut(usize, usize, usize)) {
@@ -84,5 +85,47 @@ fn equals_the_plain_loop() {
                 check(Engine::new(level, precision), shape);
             }
         }
+    }
+}
+
+fn any_shape() -> impl Strategy<Value = ConvShape> {
+    let sizes = (0..3usize, 1..10usize, 1..10usize);
+    let layer = (1..40usize, 1..70usize, (1..5usize, 1..5usize), 1..4usize, 0..3usize);
+    (sizes, layer).prop_map(|((batch, height, width), layer)| {
+        let (inputs, outputs, kernel, stride, padding) = layer;
+        ConvShape { batch, height, width, inputs, outputs, kernel, stride, padding }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn any_shape_equals_the_plain_loop(shape in any_shape()) {
+        for level in Level::available() {
+            check(Engine::new(level, Precision::F32), &shape);
+        }
+    }
+
+    #[test]
+    fn strange_pixels_reach_what_they_touch(
+        shape in any_shape(), value in strange(), place: usize,
+    ) {
+        let mut x = numbers(1, shape.batch * shape.height * shape.width * shape.inputs);
+        put(&mut x, place, value);
+        let weight = numbers(2, shape.outputs * shape.inputs * shape.taps());
+        let outputs = shape.output_pixels() * shape.outputs;
+        let mut y = vec![0f64; outputs];
+        products(&shape, |o, i, w| y[o] += f64::from(x[i]) * f64::from(weight[w]));
+        same_for_all(2e-5, &y, &format!("{shape:?}"), |engine| {
+            let mut y = vec![0.0; outputs];
+            conv2d(engine, &shape, (&x, &weight, None), &mut y);
+            y
+        });
+        let packed = |engine| {
+            let mut y = vec![0.0; outputs];
+            conv2d_packed(&shape, (&x, &pack_conv2d(engine, &shape, &weight), None), &mut y);
+            y
+        };
+        same_for_all(2e-5, &y, &format!("{shape:?} packed"), packed);
     }
 }

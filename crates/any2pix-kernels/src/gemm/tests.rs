@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::level::{Level, Precision};
-use crate::testing::{assert_close, numbers, rounded};
+use crate::testing::{assert_close, numbers, put, rounded, same_for_all, strange};
+use proptest::prelude::*;
 
 fn reference(
     size: Size,
@@ -116,36 +117,6 @@ fn not_a_number_stays_in_its_row() {
 }
 
 #[test]
-#[ignore = "measures; run with --release -- --ignored --nocapture"]
-#[allow(clippy::print_stdout)]
-fn speed() {
-    for (m, n, k) in [(1024, 1024, 1024), (4096, 320, 320), (4096, 64, 576), (64, 576, 4096)] {
-        for (level, precision) in [
-            (Level::Portable, Precision::F32),
-            (Level::Avx2, Precision::F32),
-            (Level::Avx512, Precision::F32),
-            (Level::Avx512Bf16, Precision::Bf16),
-            (Level::Amx, Precision::Bf16),
-        ] {
-            let size = Size { m, n, k };
-            let (a, b) = (numbers(1, m * k), numbers(2, n * k));
-            let mut out = vec![0.0; m * n];
-            let (a, b) = (Dense::new(&a, k), Dense::new(&b, k));
-            let mut best = f64::MAX;
-            for _ in 0..8 {
-                let start = std::time::Instant::now();
-                let output = Output { data: &mut out, stride: n, bias: None, accumulate: false };
-                let engine = Engine::new(level, precision);
-                gemm(engine, size, Operand::rows_along_k(&a), Operand::rows_along_k(&b), output);
-                best = best.min(start.elapsed().as_secs_f64());
-            }
-            let rate = 2.0 * (m * n * k) as f64 / best / 1e9;
-            println!("{m}x{n}x{k} {level:?}: {:.3} ms, {rate:.0} GF/s", best * 1e3);
-        }
-    }
-}
-
-#[test]
 fn packed_weights_give_the_same_bytes_and_come_back() {
     for level in Level::available() {
         for precision in [Precision::F32, Precision::Bf16] {
@@ -176,5 +147,41 @@ fn packed_weights_give_the_same_bytes_and_come_back() {
                 assert!(one == run(2) && one == run(7), "{engine:?} {m}x{n}x{k}: threads");
             }
         }
+    }
+}
+
+fn plain_output(data: &mut [f32], stride: usize) -> Output<'_> {
+    Output { data, stride, bias: None, accumulate: false }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn any_size_equals_the_plain_loop(m in 0..90usize, n in 0..140usize, k in 0..300usize) {
+        for level in Level::available() {
+            check(Engine::new(level, Precision::F32), Size { m, n, k }, 3);
+        }
+    }
+
+    #[test]
+    fn strange_numbers_reach_what_they_touch(
+        m in 1..90usize, n in 1..140usize, k in 1..300usize, value in strange(), place: usize,
+    ) {
+        let (mut a, b) = (numbers(1, m * k), numbers(2, n * k));
+        put(&mut a, place, value);
+        let size = Size { m, n, k };
+        let expected = reference(size, |i, l| a[i * k + l], |l, j| b[j * k + l]);
+        let (a, b) = (Dense::new(&a, k), Dense::new(&b, k));
+        let (a, b) = (Operand::rows_along_k(&a), Operand::rows_along_k(&b));
+        same_for_all(1e-4, &expected, &format!("{size:?}"), |engine| {
+            let mut y = vec![0.0; m * n];
+            gemm(engine, size, a, b, plain_output(&mut y, n));
+            y
+        });
+        same_for_all(1e-4, &expected, &format!("{size:?} packed"), |engine| {
+            let mut y = vec![0.0; m * n];
+            gemm_packed(m, a, &Packed::new(engine, n, k, b), plain_output(&mut y, n));
+            y
+        });
     }
 }

@@ -148,7 +148,7 @@ fn statistics(engine: Engine, shape: &GroupShape, eps: f64, x: &[f32]) -> GroupS
                 })
                 .sum::<f64>()
                 / count;
-            statistics.push((mean, 1.0 / (variance.max(0.0) + eps).sqrt()));
+            statistics.push((mean, 1.0 / (variance.clamp(0.0, f64::INFINITY) + eps).sqrt()));
         }
     }
     GroupStatistics(statistics)
@@ -322,7 +322,8 @@ fn data_gradient(
 mod tests {
     use super::*;
     use crate::level::{Level, Precision};
-    use crate::testing::{assert_close, numbers};
+    use crate::testing::{assert_close, numbers, put, same_for_all, strange};
+    use proptest::prelude::*;
 
     fn plain(shape: &GroupShape, x: &[f64], weight: &[f32], bias: &[f32]) -> Vec<f64> {
         let size = shape.channels / shape.groups;
@@ -347,6 +348,26 @@ mod tests {
             }
         }
         y
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+        #[test]
+        fn any_shape_equals_the_plain_loop(
+            batch in 0..4usize, positions in 0..90usize, size in 1..21usize, groups in 1..6usize,
+            silu: bool, value in strange(), place: usize,
+        ) {
+            let channels = size * groups;
+            let shape = GroupShape { batch, positions, channels, groups, silu };
+            let mut x = numbers(1, batch * positions * channels);
+            put(&mut x, place, value);
+            let (weight, bias) = (numbers(2, channels), numbers(3, channels));
+            let wide: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+            let expected = plain(&shape, &wide, &weight, &bias);
+            same_for_all(1e-4, &expected, &format!("{shape:?}"), |engine| {
+                group_norm(engine, &shape, 1e-5, (&x, &weight, &bias)).0
+            });
+        }
     }
 
     #[test]

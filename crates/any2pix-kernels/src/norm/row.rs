@@ -124,7 +124,8 @@ pub fn row_norm_backward(
 mod tests {
     use super::*;
     use crate::level::{Level, Precision};
-    use crate::testing::{assert_close, numbers};
+    use crate::testing::{assert_close, numbers, put, same_for_all, strange};
+    use proptest::prelude::*;
 
     fn plain(norm: RowNorm, x: &[f64], weight: &[f32], bias: &[f32]) -> Vec<f64> {
         let count = norm.width as f64;
@@ -140,6 +141,25 @@ mod tests {
                     .collect::<Vec<_>>()
             })
             .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+        #[test]
+        fn any_shape_equals_the_plain_loop(
+            rows in 0..40usize, width in 1..200usize, centred: bool, value in strange(),
+            place: usize,
+        ) {
+            let norm = RowNorm { width, centred, eps: 1e-5 };
+            let mut x = numbers(1, rows * width);
+            put(&mut x, place, value);
+            let (weight, bias) = (numbers(2, width), numbers(3, width));
+            let wide: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+            let expected = plain(norm, &wide, &weight, &bias);
+            same_for_all(2e-4, &expected, &format!("{norm:?}"), |engine| {
+                row_norm(engine, norm, (&x, &weight, Some(&bias)))
+            });
+        }
     }
 
     #[test]
