@@ -11,7 +11,7 @@ use super::{UNet2DConditionModelConfig, nchw};
 /// Resnets, each with an attention behind it where the type has them, then a downsampler.
 #[derive(Clone, Debug)]
 pub(super) struct DownBlock2D {
-    resnets: Vec<ResnetBlock2D>,
+    pub(super) resnets: Vec<ResnetBlock2D>,
     /// One for each resnet, or none.
     pub(super) attentions: Vec<Transformer2DModel>,
     downsampler: Option<Downsample2D>,

@@ -11,7 +11,7 @@ use super::{UNet2DConditionModelConfig, nchw};
 /// The bottom of the UNet.
 #[derive(Clone, Debug)]
 pub(super) struct UNetMidBlock2DCrossAttn {
-    resnets: [ResnetBlock2D; 2],
+    pub(super) resnets: [ResnetBlock2D; 2],
     /// The one attention.
     pub(super) attention: Transformer2DModel,
 }

@@ -22,7 +22,8 @@ use crate::autoencoder::{to_channels_first, to_channels_last};
 use crate::denoise::NoisePredictor;
 use down::DownBlock2D;
 use mid::UNetMidBlock2DCrossAttn;
-use transformer_2d::Attention;
+use resnet::ResnetBlock2D;
+use transformer_2d::{Attention, Transformer2DModel};
 use up::UpBlock2D;
 
 /// A view with upstream's axes, for taps.
@@ -126,12 +127,26 @@ impl UNet2DConditionModel {
         Ok(())
     }
 
-    fn cross_attentions_mut(&mut self) -> impl Iterator<Item = &mut Attention> {
+    /// Trains in less memory: resnets and transformers are computed again in the backward pass
+    /// instead of being kept for it, which costs a second forward pass.
+    pub fn enable_gradient_checkpointing(&mut self) {
+        let down = self.down_blocks.iter_mut().flat_map(|block| &mut block.resnets);
+        let up = self.up_blocks.iter_mut().flat_map(|block| &mut block.resnets);
+        let resnets = down.chain(up).chain(&mut self.mid_block.resnets);
+        resnets.for_each(ResnetBlock2D::enable_gradient_checkpointing);
+        self.transformers_mut().for_each(Transformer2DModel::enable_gradient_checkpointing);
+    }
+
+    /// In the order down blocks, up blocks, mid block.
+    fn transformers_mut(&mut self) -> impl Iterator<Item = &mut Transformer2DModel> {
         let down = self.down_blocks.iter_mut().flat_map(|block| &mut block.attentions);
         let up = self.up_blocks.iter_mut().flat_map(|block| &mut block.attentions);
-        let mid = std::iter::once(&mut self.mid_block.attention);
-        let transformers = down.chain(up).chain(mid);
-        transformers.flat_map(|t| &mut t.transformer_blocks).map(|block| &mut block.attn2)
+        down.chain(up).chain(std::iter::once(&mut self.mid_block.attention))
+    }
+
+    fn cross_attentions_mut(&mut self) -> impl Iterator<Item = &mut Attention> {
+        let blocks = self.transformers_mut().flat_map(|t| &mut t.transformer_blocks);
+        blocks.map(|block| &mut block.attn2)
     }
 
     /// What it was built from.

@@ -14,6 +14,7 @@ pub struct ResnetBlock2D {
     norm2: GroupNorm,
     conv2: Conv2d,
     conv_shortcut: Option<Conv2d>,
+    recompute: bool,
 }
 
 /// The numbers of a [`ResnetBlock2D`].
@@ -51,12 +52,26 @@ impl ResnetBlock2D {
             norm2: GroupNorm::load(vb.pp("norm2"), groups, out_channels, eps)?,
             conv2: Conv2d::load_zero(vb.pp("conv2"), out_channels, out_channels, Conv2dConfig::K3)?,
             conv_shortcut,
+            recompute: false,
         })
+    }
+
+    /// Lets the backward pass compute the block again instead of keeping what is in it.
+    pub fn enable_gradient_checkpointing(&mut self) {
+        self.recompute = true;
     }
 
     /// # Shapes
     /// `hidden_states` `(b, h, w, in)`, `temb` `(b, t)`, already through SiLU → `(b, h, w, out)`.
     pub fn forward(&self, hidden_states: &Tensor, temb: Option<&Tensor>) -> Result<Tensor> {
+        let (true, Some(temb)) = (self.recompute, temb) else {
+            return self.run(hidden_states, temb);
+        };
+        let block = self.clone();
+        ops::recomputed(&[hidden_states, temb], move |t| block.run(&t[0], Some(&t[1])))
+    }
+
+    fn run(&self, hidden_states: &Tensor, temb: Option<&Tensor>) -> Result<Tensor> {
         let mut hidden = self.conv1.forward(&self.norm1.forward_silu(hidden_states)?)?;
         if let (Some(projection), Some(temb)) = (&self.time_emb_proj, temb) {
             hidden = ops::add_to_each_position(&hidden, &projection.forward(temb)?)?;

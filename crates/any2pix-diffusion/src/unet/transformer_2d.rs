@@ -203,6 +203,7 @@ pub struct Transformer2DModel {
     /// One block per layer.
     pub transformer_blocks: Vec<BasicTransformerBlock>,
     proj_out: Projection,
+    recompute: bool,
 }
 
 impl Transformer2DModel {
@@ -219,12 +220,33 @@ impl Transformer2DModel {
             proj_in: Projection::load(vb.pp("proj_in"), width, linear)?,
             transformer_blocks,
             proj_out: Projection::load_zero(vb.pp("proj_out"), width, linear)?,
+            recompute: false,
         })
+    }
+
+    /// Lets the backward pass compute the layers again instead of keeping what is in them.
+    pub fn enable_gradient_checkpointing(&mut self) {
+        self.recompute = true;
     }
 
     /// # Shapes
     /// `hidden_states` `(b, h, w, c)` → the same.
     pub fn forward(&self, hidden_states: &Tensor, context: &Context) -> Result<Tensor> {
+        if !self.recompute {
+            return self.run(hidden_states, context);
+        }
+        let (model, scale) = (self.clone(), context.image_prompt.as_ref().map(|i| i.scale));
+        let mut inputs = vec![hidden_states, &context.encoder_hidden_states];
+        inputs.extend(context.image_prompt.as_ref().map(|image| &image.tokens));
+        ops::recomputed(&inputs, move |t| {
+            let image_prompt =
+                scale.and_then(|scale| t.get(2).map(|t| ImagePrompt { tokens: t.clone(), scale }));
+            let context = Context { encoder_hidden_states: t[1].clone(), image_prompt };
+            model.run(&t[0], &context)
+        })
+    }
+
+    fn run(&self, hidden_states: &Tensor, context: &Context) -> Result<Tensor> {
         let (b, h, w, c) = hidden_states.dims4()?;
         let projected = self.proj_in.forward(&self.norm.forward(hidden_states)?)?;
         let mut hidden = projected.reshape((b, h * w, c))?;

@@ -13,7 +13,7 @@ use super::{UNet2DConditionModelConfig, nchw};
 /// upsampler.
 #[derive(Clone, Debug)]
 pub(super) struct UpBlock2D {
-    resnets: Vec<ResnetBlock2D>,
+    pub(super) resnets: Vec<ResnetBlock2D>,
     /// One for each resnet, or none.
     pub(super) attentions: Vec<Transformer2DModel>,
     upsampler: Option<Upsample2D>,

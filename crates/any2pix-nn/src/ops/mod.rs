@@ -13,6 +13,7 @@ mod modulate;
 mod norm;
 mod precision;
 mod quantised;
+mod recompute;
 mod rotary;
 mod shape;
 
@@ -27,6 +28,7 @@ pub use modulate::modulate;
 pub use norm::{group_norm, layer_norm, rms_norm};
 pub use precision::{PrecisionScope, multiplies_bf16, precision, set_precision};
 pub use quantised::{Quantisation, Quantised};
+pub use recompute::recomputed;
 pub use rotary::rotary;
 pub use shape::{add, add_to_each_position, concat_channels, upsample_nearest2x};
 

@@ -61,6 +61,36 @@ fn conv2d_has_its_gradient() {
 }
 
 #[test]
+fn what_is_recomputed_has_the_same_gradients() {
+    let part = |t: &[Tensor]| linear(&silu(&linear(&t[0], &t[1], None)?)?, &t[2], None);
+    let shapes: [&[usize]; 3] = [&[3, 5], &[4, 5], &[2, 4]];
+    check_gradient(&shapes, |t| recomputed(&[&t[0], &t[1], &t[2]], part));
+    check_gradient(&[&[3, 5], &[4, 5]], |t| {
+        recomputed(&[&t[0], &t[1]], |t| linear(&t[0], &t[1], None))
+    });
+
+    // Weights that are no arguments, and met twice.
+    let mut generator = Generator::new(3);
+    let variable =
+        |generator: &mut Generator| Var::from_tensor(&generator.randn((5, 5), &Device::Cpu)?);
+    let (x, weight) = (variable(&mut generator).unwrap(), variable(&mut generator).unwrap());
+    let inside = weight.as_tensor().clone();
+    let part = move |t: &[Tensor]| silu(&linear(&t[0], &inside, None)?);
+    let again = part.clone();
+    let twice = recomputed(&[&recomputed(&[x.as_tensor()], part.clone()).unwrap()], part).unwrap();
+    let plain = again(&[again(&[x.as_tensor().clone()]).unwrap()]).unwrap();
+    let gradients = backward(&twice.sqr().unwrap().sum_all().unwrap()).unwrap();
+    let expected = backward(&plain.sqr().unwrap().sum_all().unwrap()).unwrap();
+    for variable in [&x, &weight] {
+        let values = |store: &candle_core::backprop::GradStore| {
+            store.get(variable).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        assert_eq!(values(&gradients), values(&expected));
+    }
+    assert!(twice.sum_all().unwrap().backward().is_err(), "a plain pass would lose the weight");
+}
+
+#[test]
 fn frozen_weights_cost_no_gradient() {
     let mut generator = Generator::new(1);
     let device = Device::Cpu;

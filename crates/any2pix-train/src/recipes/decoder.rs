@@ -50,6 +50,9 @@ struct DecoderSettings {
     /// How often the timestep is the last.
     #[serde(default)]
     last_timestep: f32,
+    /// Computes the UNet's blocks twice instead of keeping what is in them: for large ones.
+    #[serde(default)]
+    gradient_checkpointing: bool,
     /// With a number, only that many windows are ever shown: a first look at whether it learns.
     #[serde(default)]
     overfit: Option<usize>,
@@ -129,8 +132,11 @@ impl DecoderRecipe {
         let seed = context.settings.seed;
         let parameters = Parameters::new(seed);
         let vb = parameters.builder(&Device::Cpu);
-        let model =
+        let mut model =
             AdaptedUNet::load(vb.pp("unet"), vb, &config, &adapter).map_err(component::misfit)?;
+        if settings.gradient_checkpointing {
+            model.unet.enable_gradient_checkpointing();
+        }
         let vae_weights = component::weights(model_dir, "vae")?;
         let vae = PatchCodec::load(
             vae_weights.builder(DType::F32, &Device::Cpu),
