@@ -77,7 +77,8 @@ pub enum Precision {
     /// Operands as they are.
     #[default]
     F32,
-    /// Operands rounded to bfloat16, where the machine is faster at it; f32 elsewhere.
+    /// Operands rounded to bfloat16, where the machine multiplies that; elsewhere packed weights are
+    /// kept in it and multiplied as f32.
     Bf16,
 }
 

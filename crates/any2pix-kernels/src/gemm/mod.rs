@@ -142,8 +142,7 @@ pub fn gemm_packed<A: Matrix>(m: usize, a: Operand<'_, A>, b: &Packed, output: O
     if b.k == 0 {
         return without_products(size, output);
     }
-    let right = Right::<Dense<'_>>::Packed(b.panels());
-    let plan = plan(b.kernel, size, (a, right), b.layout, output);
+    let plan = plan(b.kernel, size, (a, b.right::<Dense<'_>>()), b.layout, output);
     plan.execute(runs_in_parallel(size));
 }
 

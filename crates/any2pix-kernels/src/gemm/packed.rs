@@ -6,7 +6,8 @@ use super::kernel::Kernel;
 use super::operand::{Matrix, Operand};
 use super::pack::{BPanels, Block, Rows, pack_b};
 use super::shape_of_k;
-use crate::level::Engine;
+use super::tiles::Right;
+use crate::level::{Engine, Precision, vectorised};
 use crate::scratch::{Lanes, Shared};
 
 /// A right operand of `n` columns and `k` products a sum, packed for one engine.
@@ -15,7 +16,15 @@ pub struct Packed {
     pub(super) n: usize,
     pub(super) k: usize,
     pub(super) layout: BPanels,
-    lanes: Lanes,
+    panels: Panels,
+}
+
+enum Panels {
+    /// As the kernel reads them.
+    Lanes(Lanes),
+    /// Rounded to bfloat16 for a kernel that multiplies f32: half the memory, and half of what is
+    /// read from it. Each task widens the panels that it needs.
+    Halves(Vec<u16>),
 }
 
 impl std::fmt::Debug for Packed {
@@ -34,8 +43,13 @@ impl Packed {
         let (_, block_lanes) = shape_of_k(kernel, k);
         let layout = BPanels::new(kernel, n, block_lanes);
         let mut lanes = Lanes::default();
-        pack_all(kernel, (n, k), b, layout, lanes.sized(layout.len(k)), true);
-        Self { kernel, n, k, layout, lanes }
+        let whole = lanes.sized(layout.len(k));
+        pack_all(kernel, (n, k), b, layout, whole, true);
+        let panels = match engine.precision() {
+            Precision::Bf16 if kernel.depth() == 1 => Panels::Halves(halves(whole)),
+            _ => Panels::Lanes(lanes),
+        };
+        Self { kernel, n, k, layout, panels }
     }
 
     /// Columns of the result.
@@ -48,8 +62,18 @@ impl Packed {
         self.k
     }
 
-    pub(super) fn panels(&self) -> &[u32] {
-        self.lanes.all()
+    pub(super) fn right<B>(&self) -> Right<'_, B> {
+        match &self.panels {
+            Panels::Lanes(lanes) => Right::Packed(lanes.all()),
+            Panels::Halves(halves) => Right::Halves(halves),
+        }
+    }
+
+    fn lane(&self, at: usize) -> u32 {
+        match &self.panels {
+            Panels::Lanes(lanes) => lanes.all()[at],
+            Panels::Halves(halves) => u32::from(halves[at]) << 16,
+        }
     }
 
     /// All of `x` as pairs of bfloat16, if products of these weights are of such pairs.
@@ -61,13 +85,12 @@ impl Packed {
     pub fn unpack(&self) -> Vec<f32> {
         let mut rows = vec![0.0; self.n * self.k];
         let (lanes, block_lanes) = shape_of_k(self.kernel, self.k);
-        let panels = self.panels();
         rows.par_chunks_mut(self.k.max(1)).enumerate().for_each(|(column, row)| {
             let panel = column / self.kernel.columns();
             let (width, inside) = (self.layout.width(panel), column % self.kernel.columns());
             for lane in 0..lanes {
                 let block = lane / block_lanes * self.layout.block() + self.layout.start(panel);
-                let value = panels[block + lane % block_lanes * width + inside];
+                let value = self.lane(block + lane % block_lanes * width + inside);
                 if self.kernel.depth() == 1 {
                     row[lane] = f32::from_bits(value);
                     continue;
@@ -78,6 +101,21 @@ impl Packed {
             }
         });
         rows
+    }
+}
+
+/// Lanes of f32, rounded to the nearest bfloat16, ties to even.
+fn halves(lanes: &[u32]) -> Vec<u16> {
+    let round = |lane: &u32| half::bf16::from_f32(f32::from_bits(*lane)).to_bits();
+    lanes.par_iter().map(round).collect()
+}
+
+vectorised! {
+    /// The lanes of f32 that `halves` stand for.
+    pub(super) fn widen(level: Level, halves: &[u16], to: &mut [u32]) {
+        for (to, half) in to.iter_mut().zip(halves) {
+            *to = u32::from(*half) << 16;
+        }
     }
 }
 

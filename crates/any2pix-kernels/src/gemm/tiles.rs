@@ -10,6 +10,7 @@ use super::Size;
 use super::kernel::{Call, Kernel};
 use super::operand::{Matrix, Operand};
 use super::pack::{APanels, BPanels, Block, Rows, pack_a, pack_b};
+use super::packed::widen;
 use crate::level::vectorised;
 use crate::scratch::{Lanes, Shared, thread_scratch};
 
@@ -45,6 +46,8 @@ thread_scratch!(with_workspace, Workspace);
 pub(super) enum Right<'a, B> {
     /// Panels of all its columns.
     Packed(&'a [u32]),
+    /// The same, rounded to bfloat16.
+    Halves(&'a [u16]),
     /// Not packed yet: each task packs the panels that it needs.
     Loose(Operand<'a, B>),
 }
@@ -87,7 +90,7 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
         let Size { m, n, .. } = self.size;
         let wanted = if parallel { TASKS * rayon::current_num_threads() } else { 1 };
         let (most_rows, most_columns) = match self.b {
-            Right::Packed(_) => (ROWS, COLUMNS),
+            Right::Packed(_) | Right::Halves(_) => (ROWS, COLUMNS),
             Right::Loose(_) => (ROWS_PACKING, COLUMNS_PACKING),
         };
         let width = self.kernel.columns();
@@ -164,20 +167,25 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
         for j in all.clone().step_by(width) {
             let columns = j..(j + width).min(all.end);
             let panel = j / width;
-            let b = match &self.b {
-                Right::Packed(panels) => {
-                    let block = lanes.start / self.block_lanes * self.layout.block();
-                    &panels[block + self.layout.start(panel)..]
+            let len = self.layout.width(panel) * lanes.len();
+            let at =
+                lanes.start / self.block_lanes * self.layout.block() + self.layout.start(panel);
+            let (b, next) = match &self.b {
+                Right::Packed(panels) => (&panels[at..], panels[at + len..].as_ptr().cast()),
+                Right::Halves(halves) => {
+                    let to = room.sized(len);
+                    widen(self.kernel.level(), &halves[at..at + len], to);
+                    (&*to, halves[at + len..].as_ptr().cast())
                 }
                 Right::Loose(b) => {
                     let to = room.sized(self.layout.width(panel) * self.block_lanes);
                     let block = self.block(&columns, lanes.clone());
                     pack_b(self.kernel, *b, block, self.layout, buffers, to);
-                    &*to
+                    (&*to, std::ptr::null())
                 }
             };
             let sums = sums.columns_from(j - all.start, columns.len());
-            self.column_of_tiles((a, panels, ahead), (b, panel), &lanes, sums);
+            self.column_of_tiles((a, panels, ahead), (b, next, panel), &lanes, sums);
         }
     }
 
@@ -185,7 +193,7 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
     fn column_of_tiles(
         &self,
         (a, panels, ahead): (&[u32], APanels, &mut RowsAhead),
-        (b, panel): (&[u32], usize),
+        (b, next, panel): (&[u32], *const u8, usize),
         lanes: &Range<usize>,
         sums: Place,
     ) {
@@ -193,7 +201,6 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
         assert!(b.len() >= lanes.len() * width, "panel of B too short");
         let height = self.kernel.rows();
         let calls = sums.rows.div_ceil(height);
-        let next_b = b.as_ptr().cast::<u8>().wrapping_add(lanes.len() * width * 4);
         let share = (lanes.len() * width * 4 / calls.max(1)).next_multiple_of(64);
         for (call, a) in a.chunks(panels.size).take(calls).enumerate() {
             let row = call * height;
@@ -212,7 +219,7 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
                 rows,
                 columns: sums.columns,
                 add: sums.add || lanes.start > 0,
-                ahead: [next_b.wrapping_add(call * share), ahead.next(&self.a)],
+                ahead: [next.wrapping_add(call * share), ahead.next(&self.a)],
             };
             // SAFETY: the panels and the place of the sums were checked; no other task has it.
             unsafe { self.kernel.run(&call) };

@@ -14,8 +14,9 @@ thread_local! {
 /// Sets the precision of the whole process; f32 unless set.
 ///
 /// Activations stay f32 tensors; with [`Precision::Bf16`] the operands of products are rounded
-/// on their way into the multipliers and sums stay f32. Machines without such multipliers
-/// compute in f32. A gradient uses the precision of its forward pass.
+/// on their way into the multipliers and sums stay f32. Machines without such multipliers keep
+/// frozen weights in bfloat16, which halves their memory, and compute in f32. A gradient uses the
+/// precision of its forward pass.
 pub fn set_precision(precision: Precision) {
     REDUCED.store(precision == Precision::Bf16, Ordering::Relaxed);
 }
