@@ -36,7 +36,7 @@ pub use edit::Playroom;
 pub use error::{AgentError, ErrorClass};
 pub use instructany2pix::{Compat, InstructAny2Pix};
 pub use outcome::EditOutcome;
-pub use pipeline::{LoraFile, OpenOptions, Pipeline, open};
+pub use pipeline::{LlmFormat, LoraFile, OpenOptions, Pipeline, open};
 pub use progress::{Progress, Silent, Stage};
 pub use request::{EditRequest, Instruction, Reference, Segment};
 pub use settings::{Decoder, EditSettings, Sampler, SettingsPatch};

@@ -36,29 +36,44 @@ pub struct LoraFile {
     pub scale: f64,
 }
 
+/// How a language model keeps its linear layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum LlmFormat {
+    /// In the precision in force; large ones in 8 bits where that would be 32.
+    #[default]
+    Fitting,
+    /// In the precision in force.
+    Whole,
+    /// In fewer bits.
+    Quantised(Quantisation),
+}
+
 /// What is decided when a model is opened, and not by each edit.
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
     /// Further galleries of reference pictures.
     pub galleries: Vec<PathBuf>,
-    /// Format in which the language model keeps its linear layers.
-    pub llm_quant: Option<Quantisation>,
+    /// How the language model keeps its linear layers.
+    pub llm_format: LlmFormat,
     /// Changes of UNet and text encoders.
     pub loras: Vec<LoraFile>,
 }
 
 /// Opens a model by name or folder; no weights are read yet. What it is decides what edits.
 pub fn open(model: &str, options: OpenOptions) -> Result<Box<dyn Pipeline>, AgentError> {
-    let OpenOptions { galleries, llm_quant, loras } = options;
+    let OpenOptions { galleries, llm_format, loras } = options;
     let store = ModelStore::open(model)?;
     if is_full_size(&store)? {
-        return Ok(Box::new(InstructAny2Pix::open(store, llm_quant, loras)?));
+        return Ok(Box::new(InstructAny2Pix::open(store, llm_format, loras)?));
     }
     if let Some(lora) = loras.first() {
         let (path, reason) = (lora.path.clone(), "this model takes no LoRA".to_string());
         return Err(AgentError::Unusable { path, reason });
     }
     let mut playroom = Playroom::open(model, &galleries)?;
-    playroom.quantise_llm(llm_quant);
+    playroom.quantise_llm(match llm_format {
+        LlmFormat::Quantised(format) => Some(format),
+        LlmFormat::Fitting | LlmFormat::Whole => None,
+    });
     Ok(Box::new(playroom))
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use any2pix_agent::{Compat, Decoder, EditSettings, Sampler, SettingsPatch};
+use any2pix_agent::{Compat, Decoder, EditSettings, LlmFormat, Sampler, SettingsPatch};
 use any2pix_nn::ops;
 use clap::ValueEnum;
 
@@ -115,7 +115,8 @@ pub(crate) struct SettingsArgs {
     /// Go on with the nearest object that the model knows.
     #[arg(long)]
     force: bool,
-    /// Quantisation of the language model.
+    /// Quantisation of the language model. Unless given, a large one is kept in q8_0 where the
+    /// machine does not multiply bf16.
     #[arg(long, env = "ANY2PIX_LLM_QUANT", value_enum)]
     llm_quant: Option<Quantisation>,
     /// Where to compute.
@@ -192,14 +193,15 @@ impl SettingsArgs {
     }
 
     /// How the language model's weights are kept.
-    pub(crate) fn llm_quant(&self) -> Option<ops::Quantisation> {
-        match self.llm_quant? {
-            Quantisation::None => None,
-            Quantisation::Q8_0 => Some(ops::Quantisation::Q8_0),
-            Quantisation::Q4_0 => Some(ops::Quantisation::Q4_0),
-            Quantisation::Q4K => Some(ops::Quantisation::Q4K),
-            Quantisation::Q6K => Some(ops::Quantisation::Q6K),
-        }
+    pub(crate) fn llm_format(&self) -> LlmFormat {
+        LlmFormat::Quantised(match self.llm_quant {
+            None => return LlmFormat::Fitting,
+            Some(Quantisation::None) => return LlmFormat::Whole,
+            Some(Quantisation::Q8_0) => ops::Quantisation::Q8_0,
+            Some(Quantisation::Q4_0) => ops::Quantisation::Q4_0,
+            Some(Quantisation::Q4K) => ops::Quantisation::Q4K,
+            Some(Quantisation::Q6K) => ops::Quantisation::Q6K,
+        })
     }
 
     /// What the flags promise for later is refused until it is there, not ignored.

@@ -12,7 +12,6 @@ pub use index::{CLASS_NAME, is_full_size};
 
 use any2pix_llm::EditPlan;
 use any2pix_nn::Generator;
-use any2pix_nn::ops::Quantisation;
 use candle_core::Tensor;
 use image::{DynamicImage, RgbImage};
 
@@ -24,7 +23,7 @@ use crate::conditioning::{self, Condition};
 use crate::error::AgentError;
 use crate::inputs::{self, Input, row};
 use crate::outcome::{self, EditOutcome};
-use crate::pipeline::{LoraFile, Pipeline};
+use crate::pipeline::{LlmFormat, LoraFile, Pipeline};
 use crate::plan_report;
 use crate::progress::{Progress, Stage};
 use crate::request::EditRequest;
@@ -60,10 +59,10 @@ impl InstructAny2Pix {
     /// A model in a folder. Every part is looked for; no weights are read yet.
     pub fn open(
         store: ModelStore,
-        llm_quant: Option<Quantisation>,
+        llm_format: LlmFormat,
         loras: Vec<LoraFile>,
     ) -> Result<Self, AgentError> {
-        Ok(Self { parts: Parts::open(store, llm_quant, loras)? })
+        Ok(Self { parts: Parts::open(store, llm_format, loras)? })
     }
 
     fn plan(

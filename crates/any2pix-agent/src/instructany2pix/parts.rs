@@ -13,8 +13,9 @@ use any2pix_encoders::EncoderError;
 use any2pix_encoders::clip_text::{ClipTextConfig, ClipTextModel};
 use any2pix_encoders::clip_tokenizer::ClipTokenizer;
 use any2pix_encoders::imagebind::{self, ImageBindConfig, ImageBindModel};
-use any2pix_llm::{Planner, Tokenizer};
-use any2pix_nn::ops::Quantisation;
+use any2pix_llm::sentencepiece::tokenizer_json;
+use any2pix_llm::{LlamaConfig, Planner, Tokenizer};
+use any2pix_nn::ops::{self, Quantisation};
 use any2pix_nn::{Checkpoint, Hint};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -26,9 +27,11 @@ use super::compat::Quirks;
 use super::index::{self, Index};
 use crate::error::AgentError;
 use crate::outcome::sha256_of_file;
-use crate::pipeline::LoraFile;
+use crate::pipeline::{LlmFormat, LoraFile};
 use crate::store::ModelStore;
 
+/// Weights of a language model's layers from which on they are not kept in 32 bits unasked.
+const LARGE_LLM: usize = 2_000_000_000;
 /// Tensors of published text encoders that are constants.
 const TEXT_CONSTANTS: &[&str] = &["text_model.embeddings.position_ids"];
 /// The vocabulary in a folder of a tokenizer; without one, the published.
@@ -51,7 +54,7 @@ struct TextEnds {
 pub(super) struct Parts {
     pub(super) store: ModelStore,
     pub(super) index: Index,
-    llm_quant: Option<Quantisation>,
+    llm_format: LlmFormat,
     loras: Vec<LoraFile>,
 }
 
@@ -78,15 +81,15 @@ impl Parts {
     /// Opens the index and looks whether every part is there; no weights are read yet.
     pub(super) fn open(
         store: ModelStore,
-        llm_quant: Option<Quantisation>,
+        llm_format: LlmFormat,
         loras: Vec<LoraFile>,
     ) -> Result<Self, AgentError> {
         let index = Index::open(&store)?;
-        let parts = Self { store, index, llm_quant, loras };
+        let parts = Self { store, index, llm_format, loras };
         let places = &parts.index.components;
         parts.find("imagebind", &places.imagebind)?;
         parts.find("llm", &places.llm)?;
-        parts.tokenizer()?;
+        parts.tokenizer_file()?;
         parts.find("prior", &places.prior)?;
         parts.find("ip_adapter", &places.ip_adapter)?;
         for part in ["text_encoder", "text_encoder_2", "unet", "vae"] {
@@ -131,12 +134,28 @@ impl Parts {
         AgentError::MissingComponent { model, component, path: path.to_string() }
     }
 
-    fn tokenizer(&self) -> Result<String, AgentError> {
+    /// Where the language model's tokenizer is: a `tokenizer.json`, or the `tokenizer.model` that
+    /// is published.
+    fn tokenizer_file(&self) -> Result<String, AgentError> {
         let place = &self.index.components.llm;
-        let files = ["tokenizer.json", "tokenizer/tokenizer.json"];
-        let paths = files.map(|file| format!("{place}/{file}"));
+        let files = ["tokenizer.json", "tokenizer/tokenizer.json", "tokenizer.model"];
+        let mut paths = files.map(|file| format!("{place}/{file}")).to_vec();
+        paths.push(format!("{place}/tokenizer/tokenizer.model"));
         let found = paths.iter().find(|path| self.store.has_file(path));
-        found.cloned().ok_or_else(|| self.missing("llm", &paths[0]))
+        found.cloned().ok_or_else(|| self.missing("llm", &paths[paths.len() - 1]))
+    }
+
+    fn tokenizer(&self, quirks: &Quirks) -> Result<Tokenizer, AgentError> {
+        let path = self.tokenizer_file()?;
+        let bytes = self.store.read(&path)?;
+        let json = match path.strip_suffix("tokenizer.model") {
+            Some(folder) => {
+                let added = self.store.find(&format!("{folder}added_tokens.json"))?;
+                tokenizer_json(&bytes, added.as_deref()).map_err(misfit(&path))?
+            }
+            None => bytes.into_owned(),
+        };
+        Tokenizer::from_json(&json, Some(quirks.segment_prefix)).map_err(misfit(&path))
     }
 
     /// A config document that must be there and be `T`.
@@ -173,15 +192,30 @@ impl Parts {
         })
     }
 
+    /// How the language model keeps its layers: as asked; else in 8 bits where the machine would
+    /// keep a large one in 32, which does not fit beside anything.
+    fn llm_quant(&self, config: &[u8]) -> Result<Option<Quantisation>, AgentError> {
+        let place = self.index.components.llm.as_str();
+        let fits = || {
+            let llama = LlamaConfig::from_json(config).map_err(misfit(place))?;
+            let (hidden, inner) = (llama.hidden_size, llama.intermediate_size);
+            let layers = llama.num_hidden_layers * hidden * (4 * hidden + 3 * inner);
+            Ok(ops::multiplies_bf16() || layers < LARGE_LLM)
+        };
+        Ok(match self.llm_format {
+            LlmFormat::Quantised(format) => Some(format),
+            LlmFormat::Whole => None,
+            LlmFormat::Fitting => (!fits()?).then_some(Quantisation::Q8_0),
+        })
+    }
+
     /// The language model.
     pub(super) fn planner(&self, quirks: &Quirks) -> Result<Planner, AgentError> {
         let place = self.index.components.llm.as_str();
         let config = self.store.read(&format!("{place}/config.json"))?;
-        let tokenizer = self.store.read(&self.tokenizer()?)?;
-        let tokenizer = Tokenizer::from_json(&tokenizer, Some(quirks.segment_prefix));
-        let files = (&config[..], tokenizer.map_err(misfit(place))?);
+        let files = (&config[..], self.tokenizer(quirks)?);
         let weights = self.store.weights(&self.find("llm", place)?)?;
-        Planner::load_with(files, &weights, self.llm_quant, DType::F32, &Device::Cpu)
+        Planner::load_with(files, &weights, self.llm_quant(&config)?, DType::F32, &Device::Cpu)
             .map_err(misfit(place))
     }
 

@@ -60,7 +60,7 @@ pub(super) fn run(args: &Args, compute: &ComputeArgs, printer: &Printer) -> Resu
     }
     let options = OpenOptions {
         galleries: args.galleries.clone(),
-        llm_quant: args.settings.llm_quant(),
+        llm_format: args.settings.llm_format(),
         loras: args.loras.clone(),
     };
     let pipeline = any2pix_agent::open(&args.model, options).map_err(|e| failure(&e))?;
