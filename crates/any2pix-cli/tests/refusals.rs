@@ -57,7 +57,7 @@ fn every_refusal_has_one_error_a_reason_and_exit_code_2() {
         (&["edit", "recolour [park.png]", "--device", "cuda:0"], "--device cuda:0"),
         (&["edit", "recolour [park.png]", "--precision", "f16"], "--precision f16"),
         (&["edit", "recolour [park.png]", "--refinement", "2"], "--refinement 2"),
-        (&["edit", "recolour [park.png]", "--image-scale", "-1"], "--image-scale"),
+        (&["edit", "recolour [park.png]", "--image-scale", "9"], "--image-scale 9"),
         (&["edit", "recolour [park.png]", "--lora", "park.png:0.5"], "takes no LoRA"),
         (&["parity", "."], "meta.json"),
     ];

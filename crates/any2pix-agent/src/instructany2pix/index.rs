@@ -12,11 +12,12 @@ use crate::settings::SettingsPatch;
 use crate::store::ModelStore;
 
 /// What `_class_name` in `model_index.json` says.
-pub const CLASS_NAME: &str = "InstructAny2PixPipeline";
+pub const CLASS_NAMES: [&str; 2] = ["InstructAny2PixPipeline", "InstructAny2Pix"];
 const INDEX: &str = "model_index.json";
 /// The published layout and settings, over which a model's own index is laid.
-const PUBLISHED: &str = include_str!("../../../../models/instructany2pix/model_index.json");
-const PUBLISHED_PRIOR: &str = include_str!("../../../../models/instructany2pix/prior.json");
+const PUBLISHED: &str = include_str!("../../../../models/instructany2pix/pipeline.json");
+const PUBLISHED_PRIOR: &str =
+    include_str!("../../../../models/instructany2pix/prior_pipeline.json");
 
 /// How weights may be called in a part's folder, the first that is there.
 const WEIGHTS: [&str; 14] = [
@@ -107,7 +108,7 @@ impl Index {
 pub fn is_full_size(store: &ModelStore) -> Result<bool, AgentError> {
     if store.find(INDEX)?.is_some() {
         let index: Value = store.json(INDEX)?;
-        return Ok(index["_class_name"].as_str() == Some(CLASS_NAME));
+        return Ok(index["_class_name"].as_str().is_some_and(|name| CLASS_NAMES.contains(&name)));
     }
     let published = Index::open(store)?.components;
     let own = [published.imagebind, published.llm, published.prior, published.ip_adapter];
@@ -144,7 +145,12 @@ pub(super) fn config(
     Ok(None)
 }
 
-/// The config of the published prior.
-pub(super) fn published_prior(store: &ModelStore) -> Result<Value, AgentError> {
-    serde_json::from_str(PUBLISHED_PRIOR).map_err(|e| store.bad("prior.json", &e))
+/// The config of a prior: what is found, over what the published one is.
+pub(super) fn prior_config(store: &ModelStore, found: Option<Value>) -> Result<Value, AgentError> {
+    let published = serde_json::from_str(PUBLISHED_PRIOR);
+    let mut config: Value = published.map_err(|e| store.bad("prior_pipeline.json", &e))?;
+    if let Some(found) = found {
+        lay(&mut config, found);
+    }
+    Ok(config)
 }

@@ -222,10 +222,8 @@ impl Parts {
     /// The prior. Its text encoder only ever reads the empty text, and is dropped at once.
     pub(super) fn prior(&self) -> Result<Prior, AgentError> {
         let place = self.index.components.prior.as_str();
-        let config = match index::config(&self.store, &self.find("prior", place)?, place)? {
-            Some(config) => config,
-            None => index::published_prior(&self.store)?,
-        };
+        let found = index::config(&self.store, &self.find("prior", place)?, place)?;
+        let config = index::prior_config(&self.store, found)?;
         let bad = |e: serde_json::Error| self.store.bad(place, &e);
         let prior: PriorTransformerConfig = serde_json::from_value(config.clone()).map_err(bad)?;
         let text = match prior.sequence_input_key.iter().any(|key| key == "crossattn_clip") {
