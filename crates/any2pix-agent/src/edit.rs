@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use any2pix_llm::{EditPlan, Piece};
+use any2pix_llm::EditPlan;
 use any2pix_nn::Generator;
 use any2pix_nn::ops::Quantisation;
 use candle_core::Tensor;
@@ -14,11 +14,13 @@ use crate::error::AgentError;
 use crate::gallery::Gallery;
 use crate::inputs::{self, Input, row};
 use crate::knowledge::{self, Vocabulary};
-use crate::outcome::{self, EditOutcome, PlanReport, SubjectReport};
+use crate::outcome::{self, EditOutcome};
 use crate::pipeline::Pipeline;
+use crate::plan_report;
 use crate::progress::{Progress, Stage};
-use crate::request::{EditRequest, Segment};
+use crate::request::EditRequest;
 use crate::run::Run;
+use crate::settings::SettingsPatch;
 use crate::sighting;
 use crate::tasks::tasks;
 use crate::workbench::Workbench;
@@ -55,18 +57,7 @@ impl Playroom {
     }
 
     fn encode(&self, request: &EditRequest, run: &mut Run) -> Result<Vec<Input>, AgentError> {
-        // Refuse what cannot be decoded before any weights are read.
-        let media = request.references.iter().map(inputs::decode).collect::<Result<Vec<_>, _>>()?;
-        let mut perceived = Vec::new();
-        for (reference, media) in request.references.iter().zip(media) {
-            let embedding = inputs::embed(&*self.components.imagebind()?, &media)?;
-            let input = Input { name: reference.name.clone(), media, embedding };
-            for warning in input.warnings() {
-                run.warn(format!("[{}]: {warning}", input.name));
-            }
-            perceived.push(input);
-        }
-        Ok(perceived)
+        inputs::perceive(request, || self.components.imagebind(), run)
     }
 
     fn plan(
@@ -76,12 +67,7 @@ impl Playroom {
         vocabulary: &Vocabulary,
     ) -> Result<EditPlan, AgentError> {
         let names = knowledge::names(request, inputs, &self.components, vocabulary)?;
-        let piece = |segment: &Segment| match segment {
-            Segment::Text(text) => Piece::Text(text.clone()),
-            Segment::Reference(index) => Piece::Media(*index, inputs[*index].kind()),
-        };
-        let pieces: Vec<Piece> = request.instruction.segments.iter().map(piece).collect();
-        let embeddings: Vec<Vec<f32>> = inputs.iter().map(|i| i.embedding.clone()).collect();
+        let (pieces, embeddings) = inputs::for_planner(&request.instruction, inputs);
         self.components
             .planner()?
             .plan_with(&pieces, &embeddings, &names, &mut Generator::new(request.settings.seed))
@@ -114,6 +100,10 @@ impl Playroom {
 }
 
 impl Pipeline for Playroom {
+    fn settings(&self) -> &SettingsPatch {
+        &self.components.index.settings
+    }
+
     fn edit(
         &self,
         request: &EditRequest,
@@ -144,13 +134,13 @@ impl Pipeline for Playroom {
         })?;
         // 5. locate, invert, denoise, decode, compose: once for each thing to paint
         let planned = Planned { inputs, plan, condition, vocabulary };
-        let mut report = report(&planned);
+        let mut report = plan_report::report(&planned.plan, &planned.inputs);
         let todo = tasks(&planned.plan);
         if todo.is_empty() {
             let reason = "it names nothing to change".to_string();
             return Err(AgentError::NoPlan { text: planned.plan.text.clone(), reason });
         }
-        run.show_plan(&lines(&report));
+        run.show_plan(&plan_report::lines(&report));
         let mut picture = canvas(&planned, request);
         for (index, task) in todo.iter().enumerate() {
             let mut workbench = Workbench {
@@ -205,49 +195,4 @@ fn with_alpha(picture: RgbImage, planned: &Planned) -> DynamicImage {
         }
     }
     DynamicImage::ImageRgba8(result)
-}
-
-fn report(planned: &Planned) -> PlanReport {
-    let Planned { plan, inputs, .. } = planned;
-    let name = |index: usize| inputs.get(index).map(|input| input.name.clone());
-    let subjects = |role: &'static str, list: &[any2pix_llm::plan::Subject]| {
-        list.iter()
-            .map(|subject| SubjectReport {
-                name: subject.name.clone(),
-                role: role.to_string(),
-                reference: subject.reference.and_then(name),
-                gallery: None,
-                similarity: None,
-                region: None,
-                window: None,
-            })
-            .collect::<Vec<_>>()
-    };
-    let mut all = subjects("remove", &plan.removals);
-    all.extend(subjects("add", &plan.additions));
-    PlanReport {
-        base: plan.base.as_ref().and_then(|base| name(base.reference)),
-        operation: plan.operation.map_or(String::new(), |operation| operation.word().to_string()),
-        caption: plan.caption.clone(),
-        subjects: all,
-        place: plan.place.clone(),
-        look: plan.look.clone(),
-        text: plan.text.clone(),
-    }
-}
-
-/// The plan as people read it.
-fn lines(report: &PlanReport) -> Vec<String> {
-    let mut lines = vec![
-        format!("base       {}", report.base.as_deref().unwrap_or("none: a new picture")),
-        format!("operation  {}", report.operation),
-        format!("caption    {}", report.caption),
-    ];
-    for subject in &report.subjects {
-        let from = subject.reference.as_deref().map_or(String::new(), |r| format!(" [{r}]"));
-        lines.push(format!("{:<10} {}{from}", subject.role, subject.name));
-    }
-    lines.extend(report.place.as_deref().map(|place| format!("place      {place}")));
-    lines.extend(report.look.as_deref().map(|look| format!("look       {look}")));
-    lines
 }

@@ -132,6 +132,16 @@ pub enum AgentError {
         /// What is wrong.
         reason: String,
     },
+    /// A part of a full-size model is not there.
+    #[error("model {model}: {component}: {path} is missing")]
+    MissingComponent {
+        /// The model's name or folder.
+        model: String,
+        /// The part, as `model_index.json` calls it.
+        component: &'static str,
+        /// Where it was looked for.
+        path: String,
+    },
     /// A file cannot be written.
     #[error("{}: cannot be written", path.display())]
     Unwritable {
@@ -178,7 +188,9 @@ impl AgentError {
     /// What a caller can do about it.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Weights { .. } | Self::BadModel { .. } => ErrorClass::Model,
+            Self::Weights { .. } | Self::BadModel { .. } | Self::MissingComponent { .. } => {
+                ErrorClass::Model
+            }
             Self::Unwritable { .. } => ErrorClass::Storage,
             Self::Compute { .. } | Self::NotFinite { .. } => ErrorClass::Internal,
             Self::Cancelled { .. } => ErrorClass::Cancelled,
@@ -214,6 +226,13 @@ impl Hint for AgentError {
             Self::OutputIsInput { .. } => "write to another file; inputs are never changed",
             Self::BadModel { .. } => {
                 "a model is a folder with model_index.json and one folder a component"
+            }
+            Self::MissingComponent { component, .. } => {
+                let place = format!("`{component}` under `components`");
+                return vec![
+                    format!("fetch it, or say in model_index.json where it lies: {place}"),
+                    "docs/instructany2pix.md lists every file and where it is published".into(),
+                ];
             }
             Self::Unwritable { .. } => "is there space, and may you write there?",
             Self::NotFinite { .. } => "lower --guidance, or use another --seed",

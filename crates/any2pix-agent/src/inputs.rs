@@ -4,12 +4,13 @@ use ::image::{RgbaImage, imageops};
 use any2pix_encoders::audio::{self, AudioLimits, Waveform};
 use any2pix_encoders::image::{self, ImageLimits, Picture};
 use any2pix_encoders::imagebind::ImageBindModel;
-use any2pix_llm::MediaKind;
+use any2pix_llm::{MediaKind, Piece};
 use candle_core::{DType, Tensor};
 
 use crate::error::AgentError;
 use crate::progress::Stage;
-use crate::request::Reference;
+use crate::request::{EditRequest, Instruction, Reference, Segment};
+use crate::run::Run;
 
 /// A decoded input.
 #[derive(Clone, Debug)]
@@ -89,6 +90,43 @@ pub fn embed(imagebind: &ImageBindModel, media: &Media) -> Result<Vec<f32>, Agen
         Media::Audio(sound) => imagebind.encode_audio(std::slice::from_ref(sound)),
     };
     rows.and_then(|rows| vector(&rows)).map_err(AgentError::compute(Stage::Encode))
+}
+
+/// All inputs of a request, decoded and embedded. What cannot be decoded is refused before any
+/// weights are read.
+pub(crate) fn perceive<M: std::ops::Deref<Target = ImageBindModel>>(
+    request: &EditRequest,
+    imagebind: impl FnOnce() -> Result<M, AgentError>,
+    run: &mut Run,
+) -> Result<Vec<Input>, AgentError> {
+    let media = request.references.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
+    if media.is_empty() {
+        return Ok(Vec::new());
+    }
+    let imagebind = imagebind()?;
+    let mut perceived = Vec::new();
+    for (reference, media) in request.references.iter().zip(media) {
+        let embedding = embed(&imagebind, &media)?;
+        let input = Input { name: reference.name.clone(), media, embedding };
+        for warning in input.warnings() {
+            run.warn(format!("[{}]: {warning}", input.name));
+        }
+        perceived.push(input);
+    }
+    Ok(perceived)
+}
+
+/// An instruction and its inputs' embeddings as the planner takes them.
+pub(crate) fn for_planner(
+    instruction: &Instruction,
+    inputs: &[Input],
+) -> (Vec<Piece>, Vec<Vec<f32>>) {
+    let piece = |segment: &Segment| match segment {
+        Segment::Text(text) => Piece::Text(text.clone()),
+        Segment::Reference(index) => Piece::Media(*index, inputs[*index].kind()),
+    };
+    let pieces = instruction.segments.iter().map(piece).collect();
+    (pieces, inputs.iter().map(|input| input.embedding.clone()).collect())
 }
 
 /// All numbers of a tensor.

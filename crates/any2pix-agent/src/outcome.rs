@@ -64,15 +64,22 @@ pub struct PlanReport {
     pub look: Option<String>,
     /// What the planner said, control tokens and all.
     pub text: String,
+    /// What it would have said if its answer were not bound to be a plan, when that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unbound_text: Option<String>,
 }
 
-/// How long a stage took.
+/// How long a stage took, and the memory of the process after it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageTime {
     /// The stage.
     pub stage: Stage,
     /// Seconds of wall time.
     pub seconds: f64,
+    /// Resident memory when the stage ended, in bytes, where the system tells it.
+    pub resident_memory: Option<u64>,
+    /// Largest resident memory so far, in bytes.
+    pub peak_memory: Option<u64>,
 }
 
 /// An input as the outcome remembers it.
@@ -127,8 +134,17 @@ fn hexadecimal(hasher: Sha256) -> String {
 
 /// Largest resident memory of this process so far, where the system tells it.
 pub fn peak_memory() -> Option<u64> {
+    memory("VmHWM:")
+}
+
+/// Resident memory of this process now, where the system tells it.
+pub fn resident_memory() -> Option<u64> {
+    memory("VmRSS:")
+}
+
+fn memory(field: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kilobytes * 1024)
 }
@@ -184,7 +200,7 @@ impl EditOutcome {
         let (s, image) = (&self.settings, &self.image);
         let fields = [
             ("Steps", s.steps.to_string()),
-            ("Sampler", "DDIM".to_string()),
+            ("Sampler", s.sampler.class_name().trim_end_matches("Scheduler").to_string()),
             ("CFG scale", s.guidance.to_string()),
             ("Seed", s.seed.to_string()),
             ("Size", format!("{}x{}", image.width(), image.height())),

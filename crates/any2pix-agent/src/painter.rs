@@ -219,7 +219,8 @@ impl Painter {
     }
 }
 
-fn flow(run: &Run) -> Flow {
+/// Whether a loop goes on.
+pub(crate) fn flow(run: &Run) -> Flow {
     if run.is_cancelled() { Flow::Stop } else { Flow::Continue }
 }
 

@@ -1,12 +1,20 @@
 //! `Pipeline`: the one way to an edit; command line, batch and evaluation call nothing else.
 
+use std::path::PathBuf;
+
+use any2pix_nn::ops::Quantisation;
+
+use crate::edit::Playroom;
 use crate::error::AgentError;
+use crate::instructany2pix::{InstructAny2Pix, is_full_size};
 use crate::outcome::EditOutcome;
 use crate::progress::Progress;
 use crate::request::EditRequest;
+use crate::settings::SettingsPatch;
+use crate::store::ModelStore;
 
 /// A model that edits pictures.
-pub trait Pipeline {
+pub trait Pipeline: Send + Sync {
     /// Does the edit that `request` asks for. The same request gives the same picture, on any
     /// number of threads.
     fn edit(
@@ -14,4 +22,58 @@ pub trait Pipeline {
         request: &EditRequest,
         progress: &mut dyn Progress,
     ) -> Result<EditOutcome, AgentError>;
+
+    /// Settings that this model has instead of the program's defaults.
+    fn settings(&self) -> &SettingsPatch;
+}
+
+/// A change of weights, and how much of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraFile {
+    /// The file.
+    pub path: PathBuf,
+    /// 1 is the change as it was trained.
+    pub scale: f64,
+}
+
+/// How a language model keeps its linear layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum LlmFormat {
+    /// In the precision in force; large ones in 8 bits where that would be 32.
+    #[default]
+    Fitting,
+    /// In the precision in force.
+    Whole,
+    /// In fewer bits.
+    Quantised(Quantisation),
+}
+
+/// What is decided when a model is opened, and not by each edit.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Further galleries of reference pictures.
+    pub galleries: Vec<PathBuf>,
+    /// How the language model keeps its linear layers.
+    pub llm_format: LlmFormat,
+    /// Changes of UNet and text encoders.
+    pub loras: Vec<LoraFile>,
+}
+
+/// Opens a model by name or folder; no weights are read yet. What it is decides what edits.
+pub fn open(model: &str, options: OpenOptions) -> Result<Box<dyn Pipeline>, AgentError> {
+    let OpenOptions { galleries, llm_format, loras } = options;
+    let store = ModelStore::open(model)?;
+    if is_full_size(&store)? {
+        return Ok(Box::new(InstructAny2Pix::open(store, llm_format, loras)?));
+    }
+    if let Some(lora) = loras.first() {
+        let (path, reason) = (lora.path.clone(), "this model takes no LoRA".to_string());
+        return Err(AgentError::Unusable { path, reason });
+    }
+    let mut playroom = Playroom::open(model, &galleries)?;
+    playroom.quantise_llm(match llm_format {
+        LlmFormat::Quantised(format) => Some(format),
+        LlmFormat::Fitting | LlmFormat::Whole => None,
+    });
+    Ok(Box::new(playroom))
 }

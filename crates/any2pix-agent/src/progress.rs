@@ -18,14 +18,20 @@ pub enum Stage {
     Refine,
     /// The condition is mixed.
     Condition,
+    /// The words for the painter to tokens.
+    Prompt,
     /// The region and the window of the edit.
     Locate,
     /// The source to latents.
     Invert,
+    /// Inverted latents are mixed with noise.
+    Mix,
     /// Latents to new latents.
     Denoise,
     /// Latents to pixels.
     Decode,
+    /// A second painter goes over the picture.
+    Polish,
     /// Untouched pixels come from the source.
     Compose,
     /// The picture is written.
@@ -40,10 +46,13 @@ impl fmt::Display for Stage {
             Self::Plan => "plan",
             Self::Refine => "refine",
             Self::Condition => "condition",
+            Self::Prompt => "prompt",
             Self::Locate => "locate",
             Self::Invert => "invert",
+            Self::Mix => "mix",
             Self::Denoise => "denoise",
             Self::Decode => "decode",
+            Self::Polish => "polish",
             Self::Compose => "compose",
             Self::Save => "save",
         })

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::error::AgentError;
-use crate::outcome::StageTime;
+use crate::outcome::{StageTime, peak_memory, resident_memory};
 use crate::progress::{Progress, Stage};
 
 /// One edit under way.
@@ -35,7 +35,16 @@ impl<'a> Run<'a> {
         let seconds = start.elapsed().as_secs_f64();
         match self.timings.iter_mut().find(|time| time.stage == stage) {
             Some(time) => time.seconds += seconds,
-            None => self.timings.push(StageTime { stage, seconds }),
+            None => self.timings.push(StageTime {
+                stage,
+                seconds,
+                resident_memory: None,
+                peak_memory: None,
+            }),
+        }
+        if let Some(time) = self.timings.iter_mut().find(|time| time.stage == stage) {
+            time.resident_memory = resident_memory();
+            time.peak_memory = peak_memory();
         }
         Ok(result)
     }

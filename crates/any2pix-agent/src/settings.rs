@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::AgentError;
+use crate::instructany2pix::Compat;
 
 /// How the painter starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +14,30 @@ pub enum Decoder {
     Source,
     /// The published method: DDIM inversion of the source, no extra channels.
     Inversion,
+}
+
+/// How a full-size model's denoising steps are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sampler {
+    /// The inversion's own steps, backwards.
+    #[default]
+    Ddim,
+    /// SDXL's own.
+    Euler,
+    /// Few steps, for models distilled to take them (an LCM-LoRA).
+    Lcm,
+}
+
+impl Sampler {
+    /// The scheduler's class.
+    pub fn class_name(self) -> &'static str {
+        match self {
+            Self::Ddim => "DDIMScheduler",
+            Self::Euler => "EulerDiscreteScheduler",
+            Self::Lcm => "LCMScheduler",
+        }
+    }
 }
 
 /// The numbers that steer an edit. Threads are not among them: no result depends on them.
@@ -50,6 +75,16 @@ pub struct EditSettings {
     pub compose: bool,
     /// Go on with the nearest known object.
     pub force: bool,
+    /// How a full-size model's steps are taken.
+    pub sampler: Sampler,
+    /// Part of its steps that a full-size model's refiner repaints the result with; 0 is none.
+    pub refinement: f64,
+    /// How loud the condition is beside the prompt in a full-size model; 0 is the prompt alone.
+    pub image_scale: f64,
+    /// Whether the published program's slips are kept.
+    pub compat: Compat,
+    /// Also say what the language model would say if its answer were not bound to be a plan.
+    pub show_text: bool,
 }
 
 impl Default for EditSettings {
@@ -70,6 +105,11 @@ impl Default for EditSettings {
             window: true,
             compose: true,
             force: false,
+            sampler: Sampler::Ddim,
+            refinement: 0.0,
+            image_scale: 1.0,
+            compat: Compat::Repaired,
+            show_text: false,
         }
     }
 }
@@ -94,6 +134,11 @@ pub struct SettingsPatch {
     pub window: Option<bool>,
     pub compose: Option<bool>,
     pub force: Option<bool>,
+    pub sampler: Option<Sampler>,
+    pub refinement: Option<f64>,
+    pub image_scale: Option<f64>,
+    pub compat: Option<Compat>,
+    pub show_text: Option<bool>,
 }
 
 impl SettingsPatch {
@@ -119,6 +164,11 @@ impl SettingsPatch {
         put(&mut settings.window, &self.window);
         put(&mut settings.compose, &self.compose);
         put(&mut settings.force, &self.force);
+        put(&mut settings.sampler, &self.sampler);
+        put(&mut settings.refinement, &self.refinement);
+        put(&mut settings.image_scale, &self.image_scale);
+        put(&mut settings.compat, &self.compat);
+        put(&mut settings.show_text, &self.show_text);
     }
 }
 
@@ -158,6 +208,8 @@ impl EditSettings {
         }
         within("--norm", self.norm, 0.1, 200.0)?;
         within("--strength", self.strength, 0.0, 1.0)?;
+        within("--refinement", self.refinement, 0.0, 1.0)?;
+        within("--image-scale", self.image_scale, 0.0, 4.0)?;
         for side in self.size {
             within("--size", f64::from(side), 16.0, 4096.0)?;
         }
@@ -173,7 +225,7 @@ mod tests {
     fn defaults_are_valid_and_each_limit_is_named() {
         EditSettings::default().validate().unwrap();
         type Change = fn(&mut EditSettings);
-        let wrong: [(&str, Change); 8] = [
+        let wrong: [(&str, Change); 10] = [
             ("--steps", |s| s.steps = 0),
             ("--guidance", |s| s.guidance = f64::NAN),
             ("--alpha", |s| s.alpha = Some(1.01)),
@@ -182,6 +234,8 @@ mod tests {
             ("--norm", |s| s.norm = 0.0),
             ("--strength", |s| s.strength = -0.1),
             ("--size", |s| s.size = [512, 0]),
+            ("--refinement", |s| s.refinement = 1.5),
+            ("--image-scale", |s| s.image_scale = -1.0),
         ];
         for (name, change) in wrong {
             let mut settings = EditSettings::default();

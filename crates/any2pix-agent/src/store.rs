@@ -1,7 +1,7 @@
 //! `ModelStore`: the files of a model, compiled into the program or in a folder.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -64,6 +64,22 @@ impl ModelStore {
         &self.name
     }
 
+    /// Whether there is a file or a folder at `path`.
+    pub fn has(&self, path: &str) -> bool {
+        match &self.place {
+            Place::Embedded => EMBEDDED.iter().any(|(name, _)| *name == path),
+            Place::Folder(folder) => folder.join(path).exists(),
+        }
+    }
+
+    /// Whether there is a file at `path`.
+    pub fn has_file(&self, path: &str) -> bool {
+        match &self.place {
+            Place::Embedded => self.has(path),
+            Place::Folder(folder) => folder.join(path).is_file(),
+        }
+    }
+
     /// The file at `path`, if the model has it.
     pub fn find(&self, path: &str) -> Result<Option<Cow<'static, [u8]>>, AgentError> {
         match &self.place {
@@ -114,9 +130,37 @@ impl ModelStore {
                 (hash, Checkpoint::open(&file))
             }
         };
+        self.remember(path, hash);
+        if path.ends_with(".index.json") {
+            self.remember_shards(path)?;
+        }
+        checkpoint.map_err(AgentError::weights(path))
+    }
+
+    /// Remembers the hashes of the files that an index of weights names.
+    fn remember_shards(&self, path: &str) -> Result<(), AgentError> {
+        let index: serde_json::Value = self.json(path)?;
+        let shards: BTreeSet<&str> = index["weight_map"]
+            .as_object()
+            .into_iter()
+            .flat_map(|map| map.values().filter_map(|shard| shard.as_str()))
+            .collect();
+        let (Place::Folder(folder), Some(parent)) = (&self.place, Path::new(path).parent()) else {
+            return Ok(());
+        };
+        for shard in shards {
+            let shard = parent.join(shard).to_string_lossy().into_owned();
+            let file = self.file(folder, &shard)?.ok_or_else(|| self.bad(&shard, &"is missing"))?;
+            let hash = sha256_of_file(&file).map_err(|error| self.bad(&shard, &error))?;
+            self.remember(&shard, hash);
+        }
+        Ok(())
+    }
+
+    /// Remembers the hash of weights that an edit uses.
+    pub fn remember(&self, path: &str, hash: String) {
         let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
         hashes.insert(path.to_string(), hash);
-        checkpoint.map_err(AgentError::weights(path))
     }
 
     /// SHA-256 of every weights file that was handed out.

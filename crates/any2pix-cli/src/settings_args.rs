@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use any2pix_agent::{Decoder, EditSettings, SettingsPatch};
+use any2pix_agent::{Compat, Decoder, EditSettings, LlmFormat, Sampler, SettingsPatch};
 use any2pix_nn::ops;
 use clap::ValueEnum;
 
@@ -17,6 +17,24 @@ enum DecoderArg {
     Source,
     /// DDIM inversion of the source, the published method.
     Inversion,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum SamplerArg {
+    /// The inversion's own steps, backwards.
+    Ddim,
+    /// SDXL's own.
+    Euler,
+    /// Few steps, with an LCM-LoRA and --guidance 1.
+    Lcm,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum CompatArg {
+    /// The published weights without the published program's slips.
+    Repaired,
+    /// The published program, slips and all.
+    Reference,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -60,12 +78,28 @@ pub(crate) struct SettingsArgs {
     /// How firmly a reference picture is followed, 0 to 1.
     #[arg(long, env = "ANY2PIX_STRENGTH")]
     strength: Option<f64>,
-    /// Size of a picture that is made from nothing.
+    /// Size of a picture that is made from nothing; full-size models paint every picture with
+    /// about so many pixels.
     #[arg(long, env = "ANY2PIX_SIZE", value_name = "WIDTHxHEIGHT", value_parser = size)]
     size: Option<[u32; 2]>,
     /// How the painter starts.
     #[arg(long, env = "ANY2PIX_DECODER", value_enum)]
     decoder: Option<DecoderArg>,
+    /// How the steps of a full-size model are taken.
+    #[arg(long, env = "ANY2PIX_SAMPLER", value_enum)]
+    sampler: Option<SamplerArg>,
+    /// Part of its steps that a full-size model's refiner repaints with; 0 is none.
+    #[arg(long, env = "ANY2PIX_REFINEMENT")]
+    refinement: Option<f64>,
+    /// How loud the condition is beside a full-size model's prompt.
+    #[arg(long, env = "ANY2PIX_IMAGE_SCALE")]
+    image_scale: Option<f64>,
+    /// Whose numbers a full-size model follows.
+    #[arg(long, env = "ANY2PIX_COMPAT", value_enum)]
+    compat: Option<CompatArg>,
+    /// Also show what a full-size model's language model says when nothing binds its answer.
+    #[arg(long)]
+    show_text: bool,
     /// Do not let the prior refine the target.
     #[arg(long)]
     no_refine: bool,
@@ -81,7 +115,8 @@ pub(crate) struct SettingsArgs {
     /// Go on with the nearest object that the model knows.
     #[arg(long)]
     force: bool,
-    /// Quantisation of the language model.
+    /// Quantisation of the language model. Unless given, a large one is kept in q8_0 where the
+    /// machine does not multiply bf16.
     #[arg(long, env = "ANY2PIX_LLM_QUANT", value_enum)]
     llm_quant: Option<Quantisation>,
     /// Where to compute.
@@ -142,18 +177,31 @@ impl SettingsArgs {
             window: off(self.no_window),
             compose: off(self.no_compose),
             force: self.force.then_some(true),
+            sampler: self.sampler.map(|sampler| match sampler {
+                SamplerArg::Ddim => Sampler::Ddim,
+                SamplerArg::Euler => Sampler::Euler,
+                SamplerArg::Lcm => Sampler::Lcm,
+            }),
+            refinement: self.refinement,
+            image_scale: self.image_scale,
+            compat: self.compat.map(|compat| match compat {
+                CompatArg::Repaired => Compat::Repaired,
+                CompatArg::Reference => Compat::Reference,
+            }),
+            show_text: self.show_text.then_some(true),
         }
     }
 
     /// How the language model's weights are kept.
-    pub(crate) fn llm_quant(&self) -> Option<ops::Quantisation> {
-        match self.llm_quant? {
-            Quantisation::None => None,
-            Quantisation::Q8_0 => Some(ops::Quantisation::Q8_0),
-            Quantisation::Q4_0 => Some(ops::Quantisation::Q4_0),
-            Quantisation::Q4K => Some(ops::Quantisation::Q4K),
-            Quantisation::Q6K => Some(ops::Quantisation::Q6K),
-        }
+    pub(crate) fn llm_format(&self) -> LlmFormat {
+        LlmFormat::Quantised(match self.llm_quant {
+            None => return LlmFormat::Fitting,
+            Some(Quantisation::None) => return LlmFormat::Whole,
+            Some(Quantisation::Q8_0) => ops::Quantisation::Q8_0,
+            Some(Quantisation::Q4_0) => ops::Quantisation::Q4_0,
+            Some(Quantisation::Q4K) => ops::Quantisation::Q4K,
+            Some(Quantisation::Q6K) => ops::Quantisation::Q6K,
+        })
     }
 
     /// What the flags promise for later is refused until it is there, not ignored.

@@ -40,7 +40,7 @@ fn folder() -> tempfile::TempDir {
 fn every_refusal_has_one_error_a_reason_and_exit_code_2() {
     let folder = folder();
     let long = "a".repeat(32_001);
-    let cases: [(&[&str], &str); 16] = [
+    let cases: [(&[&str], &str); 19] = [
         (&["edit", ""], "the instruction is empty"),
         (&["edit", "[park.png]"], "the instruction is empty"),
         (&["edit", "add a dog to [park.png"], "column 14"),
@@ -56,6 +56,9 @@ fn every_refusal_has_one_error_a_reason_and_exit_code_2() {
         (&["edit", "recolour [park.png]", "--alpha", "NaN"], "--alpha NaN"),
         (&["edit", "recolour [park.png]", "--device", "cuda:0"], "--device cuda:0"),
         (&["edit", "recolour [park.png]", "--precision", "f16"], "--precision f16"),
+        (&["edit", "recolour [park.png]", "--refinement", "2"], "--refinement 2"),
+        (&["edit", "recolour [park.png]", "--image-scale", "9"], "--image-scale 9"),
+        (&["edit", "recolour [park.png]", "--lora", "park.png:0.5"], "takes no LoRA"),
         (&["parity", "."], "meta.json"),
     ];
     for (args, words) in cases {
@@ -116,6 +119,19 @@ fn control_characters_of_a_name_never_reach_the_terminal() {
     let output = any2pix(folder.path(), &["edit", "use [\u{1b}\\[31mred\u{7}.png\n]"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(!stderr(&output).contains(['\u{1b}', '\u{7}']), "{:?}", stderr(&output));
+}
+
+#[test]
+fn a_full_size_model_that_lacks_a_part_names_it() {
+    let folder = folder();
+    std::fs::create_dir(folder.path().join("full")).unwrap();
+    let index = r#"{"_class_name": "InstructAny2PixPipeline"}"#;
+    std::fs::write(folder.path().join("full/model_index.json"), index).unwrap();
+    let output = any2pix(folder.path(), &["edit", "recolour [park.png]", "--model", "full"]);
+    assert_eq!(output.status.code(), Some(3));
+    let text = stderr(&output);
+    assert!(text.contains("imagebind_huge.pth is missing"), "{text}");
+    assert!(text.contains("hint: ") && text.contains("model_index.json"), "{text}");
 }
 
 #[test]

@@ -88,3 +88,26 @@ pub fn denoise(
 pub fn first_step(steps: usize, strength: f64) -> usize {
     steps - ((steps as f64 * strength.clamp(0.0, 1.0)) as usize).min(steps)
 }
+
+/// Image to image: `latents` are noised to the level of the first of the last `strength` of all
+/// steps, and denoised from there. With a strength of less than one step they come back as they
+/// are.
+///
+/// # Shapes
+/// `latents`, `noise` `(b, c, h, w)` → the same.
+pub fn image_to_image(
+    predictor: &impl NoisePredictor,
+    scheduler: &dyn Scheduler,
+    (latents, noise): (&Tensor, &Tensor),
+    strength: f64,
+    generator: &mut Generator,
+    watch: impl FnMut(Progress) -> Flow,
+) -> Result<Tensor> {
+    let steps = scheduler.timesteps().len();
+    let start = first_step(steps, strength);
+    if start == steps {
+        return Ok(latents.clone());
+    }
+    let noised = scheduler.add_noise(latents, noise, start)?;
+    denoise(predictor, scheduler, noised, start, generator, watch)
+}

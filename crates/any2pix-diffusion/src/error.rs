@@ -25,6 +25,16 @@ pub enum DiffusionError {
         #[source]
         source: serde_json::Error,
     },
+    /// A LoRA that cannot be merged.
+    #[error("{origin}: `{name}`: {reason}")]
+    Lora {
+        /// The file.
+        origin: String,
+        /// The tensor or module.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
     /// Weights that do not fit.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -40,6 +50,7 @@ impl Hint for DiffusionError {
                 vec![format!("set `{key}` to a supported value, or use another model")]
             }
             Self::Config { .. } => vec!["is this the config.json of that component?".into()],
+            Self::Lora { .. } => vec!["a LoRA fits the model that it was made for".into()],
             Self::Checkpoint(source) => source.hints(),
             Self::Tensor(_) => Vec::new(),
         }

@@ -23,6 +23,13 @@ pub struct ImageProjModelConfig {
     /// Tokens of one embedding.
     #[serde(default = "four")]
     pub clip_extra_context_tokens: usize,
+    /// Whether picture and subject have a learned vector each; stock adapters have none.
+    #[serde(default = "yes")]
+    pub raw_embed: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn four() -> usize {
@@ -55,9 +62,12 @@ impl ImageProjModel {
     pub fn load(vb: VarBuilder, config: &ImageProjModelConfig) -> Result<Self> {
         let (width, tokens) = (config.cross_attention_dim, config.clip_extra_context_tokens);
         let proj = Linear::load(vb.pp("proj"), config.clip_embeddings_dim, tokens * width)?;
-        // stock adapters lack it; a fresh one learns to tell the two rows apart
+        // a fresh one learns to tell the two rows apart
         let start = Init::Randn { mean: 0.0, stdev: 0.02 };
-        let raw_embed = vb.get_with_hints((2, width), "raw_embed", start)?;
+        let raw_embed = match config.raw_embed {
+            true => vb.get_with_hints((2, width), "raw_embed", start)?,
+            false => Tensor::zeros((2, width), vb.dtype(), vb.device())?,
+        };
         Ok(Self {
             proj,
             norm: LayerNorm::load(vb.pp("norm"), width, 1e-5)?,

@@ -76,6 +76,43 @@ pub struct ImageCondition<'a> {
     pub scale: f64,
 }
 
+impl ImageCondition<'_> {
+    /// Tokens of the condition.
+    fn conditional(&self) -> Result<Tensor> {
+        self.projection.forward(self.global, self.local, self.mode, self.local_scale)
+    }
+
+    /// Tokens of no picture at all.
+    fn unconditional(&self) -> Result<Tensor> {
+        self.projection.unconditional(self.global, self.mode)
+    }
+}
+
+/// Conditions of one prompt without guidance, for models that were distilled to need none.
+pub fn plain_conditions(
+    prompt: &PromptEmbeds,
+    ids: TimeIds,
+    image: Option<&ImageCondition>,
+) -> Result<UNetConditions> {
+    let mut conditions = inversion_conditions(prompt, ids, None)?;
+    if let Some(image) = image {
+        let tokens = image.conditional()?;
+        conditions.context.image_prompt = Some(ImagePrompt { tokens, scale: image.scale });
+    }
+    Ok(conditions)
+}
+
+/// The refiner's conditions `[unconditional, conditional]`: a high aesthetic score is asked for,
+/// and the negative prompt goes with a low one, as published.
+pub fn refiner_conditions(
+    negative: &PromptEmbeds,
+    prompt: &PromptEmbeds,
+    size: (usize, usize),
+) -> Result<UNetConditions> {
+    let ids = |score| TimeIds { size, aesthetic_score: Some(score) };
+    guided_conditions(negative, prompt, [ids(2.5), ids(6.0)], None)
+}
+
 /// Conditions `[unconditional, conditional]` for classifier-free guidance.
 ///
 /// `ids` are of the negative prompt, then of the prompt.
@@ -88,10 +125,8 @@ pub fn guided_conditions(
     let both = |a: &Tensor, b: &Tensor| Tensor::cat(&[a, b], 0);
     let image_prompt = image
         .map(|image| -> Result<ImagePrompt> {
-            let ImageCondition { projection, global, local, mode, .. } = *image;
-            let conditional = projection.forward(global, local, mode, image.local_scale)?;
-            let unconditional = projection.unconditional(global, mode)?;
-            Ok(ImagePrompt { tokens: both(&unconditional, &conditional)?, scale: image.scale })
+            let tokens = both(&image.unconditional()?, &image.conditional()?)?;
+            Ok(ImagePrompt { tokens, scale: image.scale })
         })
         .transpose()?;
     let device = prompt.pooled.device();

@@ -164,6 +164,7 @@ fn plan(item: &Item, subjects: Vec<SubjectReport>) -> PlanReport {
         place: None,
         look: None,
         text: "a plan".into(),
+        unbound_text: None,
     }
 }
 

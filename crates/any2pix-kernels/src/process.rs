@@ -48,8 +48,24 @@ fn keep_freed_memory() {
     }
 }
 
+/// Gives freed memory back to the system: when a large model is dropped and another comes.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn release_memory() {
+    unsafe extern "C" {
+        fn malloc_trim(pad: usize) -> i32;
+    }
+    // SAFETY: `malloc_trim` is glibc's and only touches memory that nobody holds.
+    unsafe {
+        malloc_trim(0);
+    }
+}
+
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn keep_freed_memory() {}
+
+/// Gives freed memory back to the system: when a large model is dropped and another comes.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn release_memory() {}
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {

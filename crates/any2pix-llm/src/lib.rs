@@ -14,6 +14,7 @@ pub mod model;
 pub mod parity;
 pub mod plan;
 pub mod planner;
+pub mod sentencepiece;
 pub mod tokenizer;
 
 pub use chat_template::ChatTemplate;

@@ -8,7 +8,9 @@ use serde::Deserialize;
 use crate::chat_template::ChatTemplate;
 use crate::config::LlamaConfig;
 use crate::error::LlmError;
-use crate::generation::{Generation, GenerationConfig, Sampling, generate};
+use crate::generation::{
+    Constraint, Generation, GenerationConfig, Sampling, Unconstrained, generate,
+};
 use crate::grammar::{PlanConstraint, PlanGrammar};
 use crate::instruction::{Embedding, MediaKind, Piece};
 use crate::llama::linears;
@@ -18,6 +20,9 @@ use crate::tokenizer::Tokenizer;
 
 /// Bytes of text in an instruction that are read at all.
 pub const MAX_INSTRUCTION_BYTES: usize = 32_000;
+
+/// Tokens of an unbound answer at most, as in the published program.
+const SAID_TOKENS: usize = 100;
 
 /// The part of `config.json` that says how the model is spoken to. Published files have none
 /// of it; the defaults are theirs.
@@ -85,7 +90,20 @@ impl Planner {
     /// Builds the planner from the bytes of `config.json`, of `tokenizer.json` and the weights,
     /// whose linear layers are kept in `format` if one is given.
     pub fn load(
-        (config_json, tokenizer_json): (&[u8], &[u8]),
+        files: (&[u8], &[u8]),
+        weights: &Checkpoint,
+        format: Option<Quantisation>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self, LlmError> {
+        let (config, tokenizer) = files;
+        let tokenizer = Tokenizer::from_json(tokenizer, None)?;
+        Self::load_with((config, tokenizer), weights, format, dtype, device)
+    }
+
+    /// [`Self::load`] with a tokenizer that is there already.
+    pub fn load_with(
+        (config_json, tokenizer): (&[u8], Tokenizer),
         weights: &Checkpoint,
         format: Option<Quantisation>,
         dtype: DType,
@@ -94,7 +112,6 @@ impl Planner {
         let llama = LlamaConfig::from_json(config_json)?;
         let config: PlannerConfig = serde_json::from_slice(config_json)
             .map_err(|e| LlmError::Config { key: "config.json", reason: e.to_string() })?;
-        let tokenizer = Tokenizer::from_json(tokenizer_json, None)?;
         let vb = weights.builder(dtype, device);
         let model = InstructAny2PixForCausalLM::load_with(vb, &llama, &linears(format))?;
         let ignored = InstructAny2PixForCausalLM::ignored_prefixes(&llama);
@@ -163,7 +180,9 @@ impl Planner {
                 context: self.llama.max_position_embeddings,
             });
         }
-        let answer = self.answer((&prompt, names), embeddings, longest, generator)?;
+        let (grammar, preamble) = (&self.config.plan_grammar, &self.template.preamble);
+        let mut constraint = PlanConstraint::new(grammar, names, preamble, &self.tokenizer);
+        let answer = self.answer(&prompt, embeddings, (longest, &mut constraint), generator)?;
         let states = &answer.hidden_states;
         let slots = |step: usize| -> Result<Embedding, LlmError> {
             let embedding = self.model.predict(&states.narrow(0, step, 1)?)?;
@@ -179,6 +198,17 @@ impl Planner {
         plan.place = spelled("place", plan.place);
         plan.look = spelled("look", plan.look);
         Ok(plan)
+    }
+
+    /// What the model says when nothing binds its answer, control tokens by name: for people to
+    /// read, never to be carried out.
+    pub fn say(&self, instruction: &[Piece], embeddings: &[Embedding]) -> Result<String, LlmError> {
+        self.check(instruction, embeddings)?;
+        let prompt = Prompt::encode(instruction, &self.template, &self.tokenizer)?;
+        let room = self.llama.max_position_embeddings.saturating_sub(prompt.ids.len());
+        let unbound: (usize, &mut dyn Constraint) = (room.min(SAID_TOKENS), &mut Unconstrained);
+        let said = self.answer(&prompt, embeddings, unbound, &mut Generator::new(0))?;
+        Ok(self.tokenizer.decode(&said.ids))
     }
 
     fn check(&self, instruction: &[Piece], embeddings: &[Embedding]) -> Result<(), LlmError> {
@@ -207,9 +237,9 @@ impl Planner {
 
     fn answer(
         &self,
-        (prompt, names): (&Prompt, &[String]),
+        prompt: &Prompt,
         embeddings: &[Embedding],
-        max_new_tokens: usize,
+        (max_new_tokens, constraint): (usize, &mut dyn Constraint),
         generator: &mut Generator,
     ) -> Result<Generation, LlmError> {
         let dtype = self.model.llama.dtype();
@@ -230,9 +260,7 @@ impl Planner {
             eos_token_id: self.tokenizer.control().eos,
             sampling: self.sampling,
         };
-        let (grammar, preamble) = (&self.config.plan_grammar, &self.template.preamble);
-        let mut constraint = PlanConstraint::new(grammar, names, preamble, &self.tokenizer);
-        generate(&self.model, &inputs_embeds, &config, &mut constraint, generator)
+        generate(&self.model, &inputs_embeds, &config, constraint, generator)
     }
 }
 

@@ -21,5 +21,5 @@ pub use layers::{Conv2d, Embedding, GroupNorm, LayerNorm, Linear, RmsNorm};
 pub use ops::backward;
 pub use parameters::Parameters;
 
-pub use any2pix_kernels::process::prepare as prepare_process;
+pub use any2pix_kernels::process::{prepare as prepare_process, release_memory};
 pub use any2pix_kernels::{Engine, ceiling, operations_so_far};

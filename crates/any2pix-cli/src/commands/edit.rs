@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use any2pix_agent::progress::Progress;
 use any2pix_agent::request::Bindings;
-use any2pix_agent::{AgentError, EditRequest, ErrorClass, Pipeline, Playroom};
+use any2pix_agent::{AgentError, EditRequest, ErrorClass, LoraFile, OpenOptions};
 
 use crate::compute::ComputeArgs;
 use crate::diagnostics::{Exit, Failure};
@@ -35,8 +35,21 @@ pub(crate) struct Args {
     /// Further galleries of reference pictures (see `any2pix gallery`).
     #[arg(long = "gallery", value_name = "DIR", env = "ANY2PIX_GALLERY")]
     galleries: Vec<PathBuf>,
+    /// A LoRA to merge into a full-size model, and how much of it.
+    #[arg(long = "lora", value_name = "FILE[:SCALE]", value_parser = lora)]
+    loras: Vec<LoraFile>,
     #[command(flatten)]
     settings: SettingsArgs,
+}
+
+/// A file, and a number after the last colon if there is one.
+fn lora(text: &str) -> Result<LoraFile, String> {
+    let scaled = text.rsplit_once(':').and_then(|(path, n)| Some((path, n.parse::<f64>().ok()?)));
+    match scaled {
+        Some((_, scale)) if !scale.is_finite() => Err("the scale must be finite".to_string()),
+        Some((path, scale)) => Ok(LoraFile { path: path.into(), scale }),
+        None => Ok(LoraFile { path: text.into(), scale: 1.0 }),
+    }
 }
 
 pub(super) fn run(args: &Args, compute: &ComputeArgs, printer: &Printer) -> Result<Exit, Failure> {
@@ -45,9 +58,13 @@ pub(super) fn run(args: &Args, compute: &ComputeArgs, printer: &Printer) -> Resu
         let message = format!("{}: the output is a PNG file", args.output.display());
         return Err(Failure::refused(message).hint("name it as in -o out.png"));
     }
-    let mut pipeline = Playroom::open(&args.model, &args.galleries).map_err(|e| failure(&e))?;
-    pipeline.quantise_llm(args.settings.llm_quant());
-    let settings = args.settings.resolve(&pipeline.components().index.settings)?;
+    let options = OpenOptions {
+        galleries: args.galleries.clone(),
+        llm_format: args.settings.llm_format(),
+        loras: args.loras.clone(),
+    };
+    let pipeline = any2pix_agent::open(&args.model, options).map_err(|e| failure(&e))?;
+    let settings = args.settings.resolve(pipeline.settings())?;
     let bindings = Bindings { images: args.images.clone(), audios: args.audios.clone() };
     let request =
         EditRequest::parse(&args.instruction, &bindings, settings).map_err(|e| failure(&e))?;

@@ -41,6 +41,7 @@ pub fn run(case: &GoldenCase, text: TextEncoder) -> Option<Result<Outputs, Diffu
         ("pipelines", _) if case.input_maybe("clip_image_embeds").is_some() => {
             Some(pipelines::any2pix_sdxl(case, text))
         }
+        ("pipelines", "sdxl_refiner_img2img") => Some(pipelines::sdxl_refiner(case, text)),
         _ => None,
     }
 }

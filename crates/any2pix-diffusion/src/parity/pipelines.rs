@@ -9,14 +9,19 @@ use serde_json::Value;
 
 use super::unet::{AdapterNumbers, load_adapted};
 use super::{TextEncoder, count, finish, scalar};
-use crate::denoise::{Flow, NoisePredictor, denoise};
+use crate::denoise::{Flow, NoisePredictor, denoise, first_step, image_to_image};
 use crate::guidance::ClassifierFreeGuidance;
 use crate::inversion::{InversionConfig, invert};
 use crate::latents::polar_interpolate;
 use crate::schedulers::{DDIMInverseScheduler, EulerDiscreteScheduler, Scheduler, SchedulerConfig};
-use crate::sdxl::{ImageCondition, PromptEmbeds, TimeIds, guided_conditions, inversion_conditions};
+use crate::sdxl::{
+    ImageCondition, PromptEmbeds, TimeIds, guided_conditions, inversion_conditions,
+    refiner_conditions,
+};
 use crate::unet::ConditionedUNet;
-use crate::{Autoencoder, AutoencoderKL, DiffusionError, TokenMode, parse_config};
+use crate::{
+    Autoencoder, AutoencoderKL, DiffusionError, TokenMode, UNet2DConditionModel, parse_config,
+};
 
 /// Keeps what a predictor saw and said.
 struct Recorded<P> {
@@ -47,31 +52,95 @@ impl<P: NoisePredictor> NoisePredictor for Recorded<P> {
 struct Prompts<'a> {
     case: &'a GoldenCase,
     text: TextEncoder<'a>,
-    towers: [(Checkpoint, Value); 2],
+    /// Name, weights and config of each.
+    towers: Vec<(usize, Checkpoint, Value)>,
 }
 
 impl<'a> Prompts<'a> {
-    fn new(case: &'a GoldenCase, text: TextEncoder<'a>, checkpoint: &Checkpoint) -> Self {
-        let tower = |name: &str| {
-            let config = case.config.get(name).cloned().unwrap_or_default();
-            (checkpoint.part(&format!("{name}.")), config)
+    /// The encoders of `numbers`: 1 and 2 of SDXL, 2 alone of its refiner.
+    fn new(
+        case: &'a GoldenCase,
+        text: TextEncoder<'a>,
+        checkpoint: &Checkpoint,
+        numbers: &[usize],
+    ) -> Self {
+        let tower = |number: &usize| {
+            let name = if *number == 1 { "text_encoder" } else { "text_encoder_2" };
+            (*number, checkpoint.part(&format!("{name}.")), config(case, name))
         };
-        Self { case, text, towers: [tower("text_encoder"), tower("text_encoder_2")] }
+        Self { case, text, towers: numbers.iter().map(tower).collect() }
     }
 
     fn embed(&self, name: &str) -> candle_core::Result<PromptEmbeds> {
-        let [(first, first_config), (second, second_config)] = &self.towers;
-        let ids = |tower: usize| -> candle_core::Result<Tensor> {
-            self.case.input(&format!("ids{tower}_{name}"))?.unsqueeze(0)
+        let (mut states, mut pooled) = (Vec::new(), None);
+        for (number, weights, config) in &self.towers {
+            let ids = self.case.input(&format!("ids{number}_{name}"))?.unsqueeze(0)?;
+            let said = (self.text)(weights, config, &ids)?;
+            states.push(said.penultimate);
+            pooled = said.text_embeds;
+        }
+        let Some(pooled) = pooled else {
+            candle_core::bail!("the last text encoder has no projection")
         };
-        let one = (self.text)(first, first_config, &ids(1)?)?;
-        let two = (self.text)(second, second_config, &ids(2)?)?;
-        let Some(pooled) = two.text_embeds else {
-            candle_core::bail!("the second text encoder has no projection")
-        };
-        let hidden_states = Tensor::cat(&[one.penultimate, two.penultimate], 2)?;
-        Ok(PromptEmbeds { hidden_states, pooled })
+        Ok(PromptEmbeds { hidden_states: Tensor::cat(&states, 2)?, pooled })
     }
+}
+
+fn config(case: &GoldenCase, part: &str) -> Value {
+    case.config.get(part).cloned().unwrap_or_default()
+}
+
+fn load_vae(case: &GoldenCase, checkpoint: &Checkpoint) -> Result<AutoencoderKL, DiffusionError> {
+    let vb = checkpoint.builder(DType::F32, &Device::Cpu);
+    AutoencoderKL::load(vb.pp("vae"), &parse_config("AutoencoderKL", &config(case, "vae"))?)
+}
+
+/// Latents as a picture in `[0, 1]`.
+fn picture(vae: &AutoencoderKL, latents: &Tensor) -> candle_core::Result<Tensor> {
+    ((vae.latents_to_image(latents)? * 0.5)? + 0.5)?.clamp(0.0, 1.0)
+}
+
+/// SDXL's refiner, image to image.
+pub(super) fn sdxl_refiner(
+    case: &GoldenCase,
+    text: TextEncoder,
+) -> Result<Outputs, DiffusionError> {
+    let checkpoint = case.weights()?;
+    let vb = checkpoint.builder(DType::F32, &Device::Cpu);
+    let unet_config = parse_config("UNet2DConditionModel", &config(case, "unet"))?;
+    let unet = UNet2DConditionModel::load(vb.pp("unet"), &unet_config)?;
+    let vae = load_vae(case, &checkpoint)?;
+    let prompts = Prompts::new(case, text, &checkpoint, &[2]);
+    finish(&checkpoint, &[])?;
+    let steps = count(case, "num_inference_steps")?;
+    let scheduler: SchedulerConfig = parse_config("scheduler", &config(case, "scheduler"))?;
+    let sampler = EulerDiscreteScheduler::new(&scheduler, steps)?;
+    let strength = scalar(case, "strength")?;
+
+    let image = case.input("image")?;
+    let (_, _, height, width) = image.dims4()?;
+    let latents = vae.image_to_latents(&image, Some(&case.input("vae_noise")?))?;
+    let (negative, prompt) = (prompts.embed("negative")?, prompts.embed("prompt")?);
+    let conditions = refiner_conditions(&negative, &prompt, (height, width))?;
+    let mut outputs = Outputs::new();
+    if let Some(added) = &conditions.added {
+        outputs.insert("time_ids".into(), added.time_ids.clone());
+    }
+    let guided = ClassifierFreeGuidance {
+        predictor: Recorded::new(ConditionedUNet { unet: &unet, conditions }),
+        guidance_scale: scalar(case, "guidance_scale")?,
+        guidance_rescale: 0.0,
+    };
+    let (noise, mut unused) = (case.input("noise")?, Generator::new(0));
+    let start = (&latents, &noise);
+    let latents =
+        image_to_image(&guided, &sampler, start, strength, &mut unused, |_| Flow::Continue)?;
+    let kept = &sampler.timesteps()[first_step(steps, strength)..];
+    outputs.insert("timesteps".into(), Tensor::new(kept, &Device::Cpu)?);
+    outputs.insert("unet_inputs".into(), guided.predictor.stacked()?.0);
+    outputs.insert("image".into(), picture(&vae, &latents)?);
+    outputs.insert("final_latents".into(), latents);
+    Ok(outputs)
 }
 
 pub(super) fn any2pix_sdxl(
@@ -79,14 +148,13 @@ pub(super) fn any2pix_sdxl(
     text: TextEncoder,
 ) -> Result<Outputs, DiffusionError> {
     let checkpoint = case.weights()?;
-    let part = |name: &str| case.config.get(name).cloned().unwrap_or_default();
+    let part = |name: &str| config(case, name);
     let number = |name: &str| part(name).as_u64().unwrap_or_default();
     let numbers =
         AdapterNumbers { tokens: number("num_tokens"), embedding: number("clip_embeddings_dim") };
     let adapted = load_adapted(&checkpoint, &part("unet"), &numbers)?;
-    let vb = checkpoint.builder(DType::F32, &Device::Cpu);
-    let vae = AutoencoderKL::load(vb.pp("vae"), &parse_config("AutoencoderKL", &part("vae"))?)?;
-    let prompts = Prompts::new(case, text, &checkpoint);
+    let vae = load_vae(case, &checkpoint)?;
+    let prompts = Prompts::new(case, text, &checkpoint, &[1, 2]);
     finish(&checkpoint, &[])?;
     let scheduler: SchedulerConfig = parse_config("scheduler", &part("scheduler"))?;
     let steps = count(case, "num_inference_steps")?;
@@ -139,8 +207,7 @@ pub(super) fn any2pix_sdxl(
     outputs.insert("unet_eps".into(), eps);
 
     // 4. decode
-    let picture = vae.latents_to_image(&latents)?;
-    outputs.insert("image".into(), ((picture * 0.5)? + 0.5)?.clamp(0.0, 1.0)?);
+    outputs.insert("image".into(), picture(&vae, &latents)?);
     outputs.insert("final_latents".into(), latents);
     Ok(outputs)
 }

@@ -38,6 +38,7 @@ pub(super) fn load_adapted(
         cross_attention_dim: config.cross_attention_dim,
         clip_embeddings_dim: numbers.embedding as usize,
         clip_extra_context_tokens: numbers.tokens as usize,
+        raw_embed: true,
     };
     let image_proj = Some(ImageProjModel::load(vb.pp("image_proj"), &projection)?);
     Ok(Adapted { unet, image_proj })

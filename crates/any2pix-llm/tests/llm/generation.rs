@@ -151,6 +151,29 @@ fn the_grammar_takes_what_the_model_is_trained_to_write() {
     }
 }
 
+#[test]
+fn the_published_grammar_takes_the_published_control_sequence() {
+    let (tokenizer, grammar) = (published(), PlanGrammar::published());
+    for (text, accepted) in [
+        ("<base><video><im_gen_start><im_gen>[a shop]<video></s>", true),
+        ("<base_null><im_gen_start><im_gen>[a shop]<video></s>", true),
+        ("<base><video><im_gen_start><im_gen>[a shop]<video>additions:clock:<video>.</s>", true),
+        (
+            "<base><video><im_gen_start><im_gen>[a]<video>additions:cat:<video>.old dog:<video>.</s>",
+            true,
+        ),
+        ("<base><video><im_gen_start><im_gen>[a]<video>clock:<video>.</s>", false),
+        ("<base><video><im_gen_start><im_gen>[a]<video>removals:clock:<video>.</s>", false),
+        ("<base><im_gen_start><im_gen>[a]<video></s>", false),
+        ("<base><video><im_gen_start><im_gen>a<video></s>", false),
+    ] {
+        let text = format!("Absolutely, its,{text}");
+        let segments = tokenizer.trusted_segments(&text);
+        let ids = tokenizer.encode_continuation(&segments, true).unwrap();
+        assert_eq!(is_walked(&ids, &grammar, &[], &tokenizer), accepted, "{text}");
+    }
+}
+
 /// Whether an answer is one that the grammar takes.
 fn is_walked(ids: &[u32], grammar: &PlanGrammar, names: &[String], tokenizer: &Tokenizer) -> bool {
     let mut constraint = PlanConstraint::new(grammar, names, "Absolutely, its,", tokenizer);

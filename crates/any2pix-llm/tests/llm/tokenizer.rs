@@ -3,6 +3,7 @@
 use any2pix_llm::chat_template::ChatTemplate;
 use any2pix_llm::instruction::{MediaKind, Piece};
 use any2pix_llm::plan::ParsedAnswer;
+use any2pix_llm::sentencepiece::tokenizer_json;
 use any2pix_llm::tokenizer::{Segment, SegmentPrefix, Tokenizer};
 use serde_json::Value;
 
@@ -34,6 +35,34 @@ fn prompts_have_the_recorded_ids() {
         let segments = template.prompt(&pieces, &tokenizer.control());
         assert_eq!(tokenizer.encode(&segments).unwrap(), ids(&case["ids_fast"]), "{case}");
     }
+}
+
+#[test]
+fn the_published_model_file_gives_the_recorded_ids() {
+    let file = |name: &str| std::fs::read(folder().join(name)).unwrap();
+    let (model, added) = (file("tokenizer.model"), file("added_tokens.json"));
+    let made = tokenizer_json(&model, Some(&added)).unwrap();
+    assert_eq!(tokenizer_json(&model, None).unwrap(), made);
+    let (made, recorded): (Value, Value) =
+        (serde_json::from_slice(&made).unwrap(), serde_json::from_slice(&json()).unwrap());
+    assert_eq!(made["model"]["vocab"].as_object(), recorded["model"]["vocab"].as_object());
+    let template = ChatTemplate::named("vicuna_v1").unwrap();
+    let made = serde_json::to_vec(&made).unwrap();
+    let tokenizer = Tokenizer::from_json(&made, None).unwrap();
+    for case in cases()["prompts"].as_array().unwrap() {
+        let pieces = Piece::recorded(case["instruction"].as_str().unwrap());
+        let segments = template.prompt(&pieces, &tokenizer.control());
+        assert_eq!(tokenizer.encode(&segments).unwrap(), ids(&case["ids_slow"]), "{case}");
+    }
+}
+
+#[test]
+fn damaged_model_files_are_refused() {
+    let model = std::fs::read(folder().join("tokenizer.model")).unwrap();
+    for damaged in [&b""[..], b"not a model", &model[..model.len() / 2], &[0x0a, 0xff, 0xff]] {
+        assert!(tokenizer_json(damaged, None).is_err());
+    }
+    assert!(tokenizer_json(&model, Some(b"[]")).is_err());
 }
 
 #[test]

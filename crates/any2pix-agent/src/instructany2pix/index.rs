@@ -1,0 +1,156 @@
+//! `Index`: where the parts of a full-size model lie, and how they are asked.
+
+use std::path::Path;
+
+use any2pix_diffusion::prior_transformer::RefineConfig;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::components::PriorUse;
+use crate::error::AgentError;
+use crate::settings::SettingsPatch;
+use crate::store::ModelStore;
+
+/// What `_class_name` in `model_index.json` says.
+pub const CLASS_NAMES: [&str; 2] = ["InstructAny2PixPipeline", "InstructAny2Pix"];
+const INDEX: &str = "model_index.json";
+/// The published layout and settings, over which a model's own index is laid.
+const PUBLISHED: &str = include_str!("../../../../models/instructany2pix/pipeline.json");
+const PUBLISHED_PRIOR: &str =
+    include_str!("../../../../models/instructany2pix/prior_pipeline.json");
+
+/// How weights may be called in a part's folder, the first that is there.
+const WEIGHTS: [&str; 14] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "model.fp16.safetensors",
+    "model.fp16.safetensors.index.json",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "diffusion_pytorch_model.fp16.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.bin",
+    "model.bin",
+    "model.gguf",
+    "model.pth",
+];
+
+/// A file or a folder for each part, below the model's folder or absolute.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Places {
+    /// The encoder of pictures and sounds.
+    pub(super) imagebind: String,
+    /// The language model, with its tokenizer.
+    pub(super) llm: String,
+    /// The prior.
+    pub(super) prior: String,
+    /// The IP-Adapter.
+    pub(super) ip_adapter: String,
+    /// SDXL, as diffusers lays it out.
+    pub(super) base: String,
+    /// SDXL's refiner, as diffusers lays it out.
+    pub(super) refiner: String,
+}
+
+/// How the refiner is asked.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RefinerUse {
+    /// Steps of the whole schedule, of which the settings' share is taken.
+    pub(super) steps: usize,
+    /// Classifier-free guidance.
+    pub(super) guidance: f64,
+}
+
+/// `model_index.json` of a full-size model; what it leaves out is the published layout's.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Index {
+    pub(super) components: Places,
+    pub(super) prior: PriorUse,
+    pub(super) refiner: RefinerUse,
+    pub(super) settings: SettingsPatch,
+}
+
+/// Lays `over` on `under`, key by key.
+fn lay(under: &mut Value, over: Value) {
+    match (under, over) {
+        (Value::Object(under), Value::Object(over)) => {
+            for (key, value) in over {
+                lay(under.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (under, over) => *under = over,
+    }
+}
+
+impl Index {
+    /// The index of a model, or the published one.
+    pub(super) fn open(store: &ModelStore) -> Result<Self, AgentError> {
+        let misread = |e: serde_json::Error| store.bad(INDEX, &e);
+        let mut index: Value = serde_json::from_str(PUBLISHED).map_err(misread)?;
+        if store.find(INDEX)?.is_some() {
+            lay(&mut index, store.json(INDEX)?);
+        }
+        serde_json::from_value(index).map_err(misread)
+    }
+
+    /// How the prior is asked.
+    pub(super) fn refine(&self) -> RefineConfig {
+        self.prior.into()
+    }
+}
+
+/// True when the model in `store` is a full-size InstructAny2Pix: its index says so, or it has
+/// no index and lies there as it was published.
+pub fn is_full_size(store: &ModelStore) -> Result<bool, AgentError> {
+    if store.find(INDEX)?.is_some() {
+        let index: Value = store.json(INDEX)?;
+        return Ok(index["_class_name"].as_str().is_some_and(|name| CLASS_NAMES.contains(&name)));
+    }
+    let published = Index::open(store)?.components;
+    let own = [published.imagebind, published.llm, published.prior, published.ip_adapter];
+    Ok(own.iter().any(|place| store.has(place)))
+}
+
+/// The weights at `place`: the file itself, or what a folder there holds.
+pub(super) fn weights(store: &ModelStore, place: &str) -> Option<String> {
+    if store.has_file(place) {
+        return Some(place.to_string());
+    }
+    WEIGHTS.iter().map(|name| format!("{place}/{name}")).find(|path| store.has_file(path))
+}
+
+/// The config of the weights at `path`: a document of their own name, or the `config.json` of
+/// the folder that a part has to itself; `None` when there is none.
+pub(super) fn config(
+    store: &ModelStore,
+    path: &str,
+    place: &str,
+) -> Result<Option<Value>, AgentError> {
+    let path = Path::new(path);
+    let beside = path.with_extension("json").to_string_lossy().into_owned();
+    let folder = match store.has_file(place) {
+        true => Path::new(place).parent().filter(|folder| folder.iter().next().is_some()),
+        false => Some(Path::new(place)),
+    };
+    let of_folder = folder.map(|folder| folder.join("config.json").to_string_lossy().into_owned());
+    for candidate in [Some(beside), of_folder].into_iter().flatten() {
+        if store.has_file(&candidate) {
+            return store.json(&candidate).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// The config of a prior: what is found, over what the published one is.
+pub(super) fn prior_config(store: &ModelStore, found: Option<Value>) -> Result<Value, AgentError> {
+    let published = serde_json::from_str(PUBLISHED_PRIOR);
+    let mut config: Value = published.map_err(|e| store.bad("prior_pipeline.json", &e))?;
+    if let Some(found) = found {
+        lay(&mut config, found);
+    }
+    Ok(config)
+}

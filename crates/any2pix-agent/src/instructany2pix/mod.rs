@@ -1,0 +1,194 @@
+//! `InstructAny2Pix`: the published full-size pipeline; one edit from request to outcome.
+
+mod canvas;
+mod compat;
+mod index;
+mod paint;
+mod parts;
+mod prompt;
+
+pub use compat::{Compat, Quirks};
+pub use index::{CLASS_NAMES, is_full_size};
+
+use any2pix_llm::EditPlan;
+use any2pix_nn::Generator;
+use candle_core::Tensor;
+use image::{DynamicImage, RgbImage};
+
+use canvas::Canvas;
+use paint::Painting;
+use parts::Parts;
+
+use crate::conditioning::{self, Condition};
+use crate::error::AgentError;
+use crate::inputs::{self, Input, row};
+use crate::outcome::{self, EditOutcome};
+use crate::pipeline::{LlmFormat, LoraFile, Pipeline};
+use crate::plan_report;
+use crate::progress::{Progress, Stage};
+use crate::request::EditRequest;
+use crate::run::Run;
+use crate::settings::{EditSettings, SettingsPatch};
+use crate::store::ModelStore;
+
+/// ImageBind, Vicuna, the prior, SDXL with an IP-Adapter and its refiner, one after another.
+pub struct InstructAny2Pix {
+    parts: Parts,
+}
+
+/// What an edit knows once it is planned.
+struct Planned {
+    plan: EditPlan,
+    unbound_text: Option<String>,
+}
+
+/// Does a stage whose parts are dropped at its end, and gives their memory back.
+fn stage<T>(
+    run: &mut Run,
+    stage: Stage,
+    body: impl FnOnce(&mut Run) -> Result<T, AgentError>,
+) -> Result<T, AgentError> {
+    run.stage(stage, |run| {
+        let result = body(run);
+        any2pix_nn::release_memory();
+        result
+    })
+}
+
+impl InstructAny2Pix {
+    /// A model in a folder. Every part is looked for; no weights are read yet.
+    pub fn open(
+        store: ModelStore,
+        llm_format: LlmFormat,
+        loras: Vec<LoraFile>,
+    ) -> Result<Self, AgentError> {
+        Ok(Self { parts: Parts::open(store, llm_format, loras)? })
+    }
+
+    fn plan(
+        &self,
+        request: &EditRequest,
+        inputs: &[Input],
+        quirks: &Quirks,
+    ) -> Result<Planned, AgentError> {
+        let planner = self.parts.planner(quirks)?;
+        let (pieces, embeddings) = inputs::for_planner(&request.instruction, inputs);
+        let failed = |error| AgentError::Planning { error: Box::new(error) };
+        let mut chance = Generator::new(request.settings.seed).fork("plan");
+        let mut plan = planner.plan_with(&pieces, &embeddings, &[], &mut chance).map_err(failed)?;
+        if let ([only], Some(base)) = (inputs, &mut plan.base) {
+            // What a single input looks like need not be guessed.
+            base.embedding.clone_from(&only.embedding);
+        }
+        let unbound_text = match request.settings.show_text {
+            true => Some(planner.say(&pieces, &embeddings).map_err(failed)?),
+            false => None,
+        };
+        Ok(Planned { plan, unbound_text })
+    }
+
+    fn refine(&self, plan: &EditPlan, settings: &EditSettings) -> Result<Tensor, AgentError> {
+        let compute = AgentError::compute(Stage::Refine);
+        let generated = row(&plan.gen_embedding).map_err(&compute)?;
+        if !settings.refine {
+            return Ok(generated);
+        }
+        let (prior, how) = (self.parts.prior()?, self.parts.index.refine());
+        prior.model.refine(&generated, prior.empty_text.as_ref(), &how).map_err(compute)
+    }
+
+    /// Whether the refiner shall paint; says so when it should and is not there.
+    fn will_polish(&self, painting: &Painting, run: &mut Run) -> bool {
+        let wanted = painting.wants_polish();
+        if wanted && !self.parts.has_refiner() {
+            let place = self.parts.refiner_place();
+            run.warn(format!("{place}: is missing; the result is not refined (--refinement 0)"));
+        }
+        wanted && self.parts.has_refiner()
+    }
+}
+
+impl Pipeline for InstructAny2Pix {
+    fn settings(&self) -> &SettingsPatch {
+        &self.parts.index.settings
+    }
+
+    fn edit(
+        &self,
+        request: &EditRequest,
+        progress: &mut dyn Progress,
+    ) -> Result<EditOutcome, AgentError> {
+        let settings = &request.settings;
+        settings.validate()?;
+        let (quirks, mut run) = (settings.compat.quirks(), Run::new(progress));
+        // 1. encode: every picture and sound becomes an embedding of norm 20
+        let inputs = stage(&mut run, Stage::Encode, |run| {
+            inputs::perceive(request, || self.parts.imagebind(&quirks).map(Box::new), run)
+        })?;
+        // 2. plan: instruction and embeddings become base, caption and the target's embedding
+        let Planned { plan, unbound_text } =
+            stage(&mut run, Stage::Plan, |_| self.plan(request, &inputs, &quirks))?;
+        let mut report = plan_report::report(&plan, &inputs);
+        report.unbound_text = unbound_text;
+        run.show_plan(&plan_report::lines(&report));
+        // 3. refine: the prior cleans the target's embedding
+        let refined = stage(&mut run, Stage::Refine, |_| self.refine(&plan, settings))?;
+        // 4. condition: base, generated and refined embeddings become one
+        let Condition { picture: condition, .. } = stage(&mut run, Stage::Condition, |_| {
+            let base = plan.base.as_ref().map(|base| base.embedding.as_slice());
+            row(&plan.gen_embedding)
+                .and_then(|generated| conditioning::mix(base, &generated, &refined, settings))
+                .map_err(AgentError::compute(Stage::Condition))
+        })?;
+        // 5. prompt: caption and what is not wanted become tokens
+        let prompts = stage(&mut run, Stage::Prompt, |_| {
+            prompt::encode(&self.parts, &plan.caption, &quirks)
+        })?;
+        let source = source(&plan, &inputs);
+        let size = source.map_or((settings.size[0], settings.size[1]), RgbImage::dimensions);
+        let canvas = Canvas::new(size, settings.size, quirks.square);
+        let (parts, condition) = (&self.parts, &condition);
+        let painting = Painting { parts, settings, quirks, canvas, prompts: &prompts, condition };
+        let polish = self.will_polish(&painting, &mut run);
+        // 6. invert: the source's latents become the noise that leads to them
+        let latents = stage(&mut run, Stage::Invert, |_| painting.source_latents(source))?;
+        let unet = stage(&mut run, Stage::Load, |_| parts.unet())?;
+        let inverted = stage(&mut run, Stage::Invert, |run| {
+            latents.map(|latents| painting.invert(&unet, &latents, run)).transpose()
+        })?;
+        // 7. mix: as much fresh noise as alpha leaves room for
+        let start = stage(&mut run, Stage::Mix, |_| painting.mix(inverted))?;
+        // 8. denoise: under prompt and condition, guided away from what is not wanted
+        let latents = stage(&mut run, Stage::Denoise, |run| {
+            let unet = unet; // dropped with the stage
+            painting.denoise(&unet, &start, run)
+        })?;
+        // 9. decode: latents become a picture
+        let mut picture =
+            stage(&mut run, Stage::Decode, |_| painting.decode(&latents, false, Stage::Decode))?;
+        // 10. refine the picture: a second UNet goes over it
+        if polish {
+            picture = stage(&mut run, Stage::Polish, |run| painting.polish(&picture, run))?;
+        }
+        // 11. back to the source's size
+        let picture = stage(&mut run, Stage::Compose, |_| Ok(canvas.give_back(picture)))?;
+        Ok(EditOutcome {
+            image: DynamicImage::ImageRgb8(picture),
+            model: self.parts.store.name().to_string(),
+            instruction: request.instruction.to_string(),
+            references: outcome::provenance(request),
+            plan: report,
+            settings: settings.clone(),
+            weights: self.parts.store.hashes(),
+            timings: run.timings,
+            peak_memory: outcome::peak_memory(),
+            warnings: run.warnings,
+        })
+    }
+}
+
+/// The picture that is edited; `None` when the plan makes one from nothing.
+fn source<'a>(plan: &EditPlan, inputs: &'a [Input]) -> Option<&'a RgbImage> {
+    let base = inputs.get(plan.base.as_ref()?.reference)?;
+    base.picture().map(|picture| &picture.rgb)
+}
