@@ -53,6 +53,10 @@ pub(super) fn read(bytes: &Bytes) -> Result<Contents, Fault> {
             return Err(Fault::Refused((*reason).to_string(), hint));
         }
     }
+    if is_index(bytes) {
+        let reason = "it is an index of other files, not one that holds tensors".to_string();
+        return Err(Fault::Refused(reason, NOT_WEIGHTS));
+    }
     if bytes.starts_with(b"GGUF") {
         return gguf::read(bytes);
     }

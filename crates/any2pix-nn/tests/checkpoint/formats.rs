@@ -79,7 +79,7 @@ fn an_index_opens_its_files_and_no_others() {
         (r#""a":"a.safetensors","c":"b.safetensors""#, "the index says that it has `c`"),
         (r#""a":"a.safetensors","c":"a.safetensors""#, "the index says that it has `c`"),
         (r#""a":"a.safetensors","a":"b.safetensors""#, "`a` is there twice"),
-        (r#""a":"model.safetensors.index.json""#, "not a valid"),
+        (r#""a":"model.safetensors.index.json""#, "an index of other files"),
         ("", "0 files are listed"),
         (r#""a":3"#, "JSON"),
     ] {

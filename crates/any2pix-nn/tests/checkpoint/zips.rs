@@ -34,6 +34,62 @@ fn a_plain_file_is_read_with_a_comment_too() {
     refused(&bytes, "without a directory");
 }
 
+/// The plain file as one of 4 GB is written: sizes and places in the fields of zip64.
+fn wide() -> Vec<u8> {
+    let (mut bytes, mut directory) = (Vec::new(), Vec::new());
+    for entry in plain() {
+        let place = bytes.len() as u64;
+        let single = zip(&[entry.clone()]);
+        bytes.extend(&single[..30 + entry.name.len() + entry.data.len()]);
+        directory.extend(b"PK\x01\x02");
+        directory.extend([0; 16]);
+        directory.extend([0xff; 8]);
+        directory.extend((entry.name.len() as u16).to_le_bytes());
+        directory.extend(28_u16.to_le_bytes());
+        directory.extend([0; 10]);
+        directory.extend([0xff; 4]);
+        directory.extend(entry.name.as_bytes());
+        directory.extend([1, 0, 24, 0]);
+        for number in [entry.data.len() as u64, entry.data.len() as u64, place] {
+            directory.extend(number.to_le_bytes());
+        }
+    }
+    let start = bytes.len() as u64;
+    bytes.extend(&directory);
+    let end = bytes.len() as u64;
+    bytes.extend(b"PK\x06\x06");
+    bytes.extend([44, 0, 0, 0, 0, 0, 0, 0, 45, 0, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    for number in [2, 2, directory.len() as u64, start] {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.extend(b"PK\x06\x07\0\0\0\0");
+    bytes.extend(end.to_le_bytes());
+    bytes.extend([1, 0, 0, 0]);
+    bytes.extend(b"PK\x05\x06\0\0\0\0");
+    bytes.extend([0xff; 12]);
+    bytes.extend([0, 0]);
+    bytes
+}
+
+#[test]
+fn sizes_of_zip64_are_read_and_checked() {
+    let bytes = wide();
+    assert_eq!(read(&bytes).names(), ["w"]);
+    let end = bytes.len() - 22 - 20 - 56;
+    let set = |at: usize, number: u64| {
+        let mut bytes = bytes.clone();
+        bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        bytes
+    };
+    refused(&set(end + 32, u64::MAX), "in several parts");
+    refused(&set(end + 40, u64::MAX), "a directory of");
+    refused(&set(end + 48, u64::MAX), "a directory of");
+    refused(&set(end + 56 + 8, u64::MAX), "bytes are needed");
+    // The last entry's size, size again, and place.
+    refused(&set(end - 24, u64::MAX), "in another size");
+    refused(&set(end - 8, u64::MAX), "bytes are needed");
+}
+
 #[test]
 fn packed_and_encrypted_entries_are_refused_with_a_hint() {
     refused(&with(1, |entry| entry.method = 8), "`m/data/0` is compressed");
