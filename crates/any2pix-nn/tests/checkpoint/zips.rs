@@ -39,7 +39,7 @@ fn wide() -> Vec<u8> {
     let (mut bytes, mut directory) = (Vec::new(), Vec::new());
     for entry in plain() {
         let place = bytes.len() as u64;
-        let single = zip(&[entry.clone()]);
+        let single = zip(std::slice::from_ref(&entry));
         bytes.extend(&single[..30 + entry.name.len() + entry.data.len()]);
         directory.extend(b"PK\x01\x02");
         directory.extend([0; 16]);
