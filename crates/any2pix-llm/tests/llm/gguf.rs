@@ -1,6 +1,6 @@
 //! Models from GGUF files, whose quantised layers keep their blocks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
 
 use any2pix_llm::llama::{LlamaForCausalLM, linears_of};
@@ -56,7 +56,7 @@ fn paired(weight: &Tensor, heads: usize) -> Tensor {
 /// The model as llama.cpp's converter and quantiser would write it.
 fn gguf(tensors: &HashMap<String, Tensor>, format: GgmlDType) -> Vec<u8> {
     let mut written = Vec::new();
-    for (name, tensor) in tensors {
+    for (name, tensor) in tensors.iter().collect::<BTreeMap<_, _>>() {
         let tensor = match name {
             name if name.contains("q_proj") => paired(tensor, 4),
             name if name.contains("k_proj") => paired(tensor, 2),
