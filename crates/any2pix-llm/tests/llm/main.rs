@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod generation;
+mod gguf;
 mod goldens;
 mod plan;
 mod tokenizer;
