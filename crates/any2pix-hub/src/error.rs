@@ -1,0 +1,77 @@
+//! `HubError`: why a published model cannot be had.
+
+use std::path::{Path, PathBuf};
+
+use any2pix_nn::{CheckpointError, Hint};
+use thiserror::Error;
+
+/// What every fallible function of this crate returns.
+pub type Result<T, E = HubError> = std::result::Result<T, E>;
+
+/// Why a published model cannot be had, written or looked at.
+#[derive(Debug, Error)]
+pub enum HubError {
+    /// A file or folder cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file, or an answer, is not as it should be.
+    #[error("{origin}: {reason}")]
+    Malformed {
+        /// File name or address.
+        origin: String,
+        /// The first defect.
+        reason: String,
+    },
+    /// There is no model of that name.
+    #[error("`{name}` is no model that this program knows; it knows {known}")]
+    UnknownModel {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// The model has no component of that name.
+    #[error("`{model}` has no component `{component}`; it has {known}")]
+    UnknownComponent {
+        /// The model.
+        model: String,
+        /// What was asked for.
+        component: String,
+        /// What there is.
+        known: String,
+    },
+    /// Weights cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+impl HubError {
+    /// An [`HubError::Io`] about `path`, for `map_err`.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+
+    /// An [`HubError::Malformed`] about `origin`.
+    pub fn malformed(origin: impl ToString, reason: impl ToString) -> Self {
+        Self::Malformed { origin: origin.to_string(), reason: reason.to_string() }
+    }
+}
+
+impl Hint for HubError {
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::UnknownModel { .. } => {
+                vec!["`any2pix models list` shows the models there are".into()]
+            }
+            Self::Checkpoint(error) => error.hints(),
+            _ => Vec::new(),
+        }
+    }
+}

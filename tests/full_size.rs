@@ -1,0 +1,191 @@
+//! The full-size models: every tensor that our classes ask for is one of the official classes',
+//! of the same shape, and none is left over. No weights are made for it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use any2pix_diffusion::{AdaptedUNet, AutoencoderKL, PriorTransformer, UNet2DConditionModel};
+use any2pix_encoders::clip_text::{ClipTextConfig, ClipTextModel};
+use any2pix_encoders::imagebind::{self, ImageBindConfig, ImageBindModel};
+use any2pix_hub::{ComponentDefinition, ModelDefinition};
+use any2pix_llm::{InstructAny2PixForCausalLM, LlamaConfig};
+use candle_core::{DType, Device, Result, Shape, Tensor, Var};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
+use serde::de::DeserializeOwned;
+
+type Shapes = BTreeMap<String, Vec<usize>>;
+
+/// Answers every question with one zero, spread to the shape that was asked for, and notes what
+/// was asked. The zero is trained, so that no layer packs it: a model takes no memory.
+struct Questions {
+    zero: Var,
+    asked: Arc<Mutex<Shapes>>,
+    known: Shapes,
+}
+
+impl SimpleBackend for Questions {
+    fn get(&self, s: Shape, name: &str, _: Init, _: DType, _: &Device) -> Result<Tensor> {
+        let before = self.asked.lock().unwrap().insert(name.to_string(), s.dims().to_vec());
+        assert!(before.is_none_or(|dims| dims == s.dims()), "`{name}` was asked for in two shapes");
+        self.zero.as_tensor().broadcast_as(s)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        match self.known.get(name) {
+            Some(dims) => self.get(dims.clone().into(), name, Init::Const(0.0), dtype, device),
+            None => candle_core::bail!("`{name}` was asked for without a shape"),
+        }
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.known.contains_key(name)
+    }
+}
+
+/// What a published component gives to its model: names as the model has them.
+fn given(component: &ComponentDefinition) -> Shapes {
+    let named = |(name, shape): (&str, &[usize])| Some((component.names.of(name)?, shape.to_vec()));
+    component.tensors.iter().filter_map(named).collect()
+}
+
+/// What `load` asks for.
+fn asked(known: &Shapes, load: impl FnOnce(VarBuilder<'static>)) -> Shapes {
+    let zero = Var::zeros((), DType::F32, &Device::Cpu).unwrap();
+    let asked = Arc::new(Mutex::new(Shapes::new()));
+    let questions = Questions { zero, asked: asked.clone(), known: known.clone() };
+    load(VarBuilder::from_backend(Box::new(questions), DType::F32, Device::Cpu));
+    let asked = asked.lock().unwrap();
+    asked.clone()
+}
+
+fn config<T: DeserializeOwned>(component: &ComponentDefinition) -> T {
+    serde_json::from_str(component.config).unwrap()
+}
+
+/// Fails with the first few differences, by name.
+fn assert_same(component: &str, given: &Shapes, asked: &Shapes) {
+    let wrong = |(name, shape): (&String, &Vec<usize>)| match given.get(name) {
+        None => Some(format!("{name} {shape:?} is asked for and not published")),
+        Some(published) if published != shape => {
+            Some(format!("{name} is published as {published:?} and asked for as {shape:?}"))
+        }
+        Some(_) => None,
+    };
+    let unread = given
+        .iter()
+        .filter(|(name, _)| !asked.contains_key(*name))
+        .map(|(name, shape)| format!("{name} {shape:?} is published and not asked for"));
+    let faults: Vec<String> = asked.iter().filter_map(wrong).chain(unread).take(10).collect();
+    assert!(faults.is_empty(), "{component}:\n{}", faults.join("\n"));
+    assert!(!given.is_empty(), "{component} has no tensors");
+}
+
+/// Loads a component by its class and compares.
+fn check(name: &str, load: impl FnOnce(VarBuilder<'static>, &ComponentDefinition)) {
+    let model = ModelDefinition::named("instructany2pix").unwrap();
+    let component = model.component(name).unwrap();
+    let given = given(component);
+    assert_same(name, &given, &asked(&given, |vb| load(vb, component)));
+}
+
+#[test]
+fn imagebind_huge() {
+    check("imagebind", |vb, component| {
+        let config: ImageBindConfig = config(component);
+        assert_eq!(config, ImageBindConfig::default());
+        ImageBindModel::load(vb, &config).unwrap();
+        let ignored = component.names.ignored_prefixes();
+        let mut known: Vec<String> = imagebind::IGNORED.iter().map(ToString::to_string).collect();
+        known.sort();
+        assert_eq!(ignored, known);
+    });
+}
+
+#[test]
+fn the_language_model_and_its_projectors() {
+    check("llm", |vb, component| {
+        let config = LlamaConfig::from_json(component.config.as_bytes()).unwrap();
+        InstructAny2PixForCausalLM::load(vb, &config).unwrap();
+        let mut ignored = component.names.ignored_prefixes();
+        let mut known = InstructAny2PixForCausalLM::ignored_prefixes(&config);
+        (ignored.sort(), known.sort());
+        assert_eq!(ignored, known);
+    });
+}
+
+#[test]
+fn the_prior() {
+    check("prior", |vb, component| {
+        PriorTransformer::load(vb, &config(component)).unwrap();
+    });
+}
+
+/// Loads a CLIP text encoder.
+fn clip_text(vb: VarBuilder<'static>, component: &ComponentDefinition) {
+    ClipTextModel::load(vb, &config::<ClipTextConfig>(component)).unwrap();
+}
+
+#[test]
+fn the_text_encoders() {
+    check("prior_text_encoder", clip_text);
+    check("text_encoder", clip_text);
+    check("text_encoder_2", clip_text);
+}
+
+#[test]
+fn the_vae() {
+    check("vae", |vb, component| {
+        AutoencoderKL::load(vb, &config(component)).unwrap();
+    });
+}
+
+#[test]
+fn both_unets() {
+    for name in ["unet", "refiner_unet"] {
+        check(name, |vb, component| {
+            UNet2DConditionModel::load(vb, &config(component)).unwrap();
+        });
+    }
+}
+
+#[test]
+fn the_adapter_goes_into_the_unet() {
+    check("ip_adapter", |vb, component| {
+        let model = ModelDefinition::named("instructany2pix").unwrap();
+        let unet = model.component("unet").unwrap();
+        let shapes = given(unet);
+        let adapter = config(component);
+        let unet_config = config(unet);
+        asked(&shapes, |unet| {
+            AdaptedUNet::load(unet, vb, &unet_config, &adapter).unwrap();
+        });
+    });
+}
+
+/// The heads of the tables say how many tensors and numbers there are: nothing was lost when
+/// repeated names were folded. The totals are those of the published model cards.
+#[test]
+fn the_tables_are_complete() {
+    let model = ModelDefinition::named("instructany2pix").unwrap();
+    let folder = any2pix_tests::root().join("models/instructany2pix");
+    for component in &model.components {
+        let text = std::fs::read_to_string(folder.join(component.name).join("tensors.txt"));
+        let counts = format!(
+            "# {} tensors, {} numbers",
+            component.tensors.len(),
+            component.tensors.parameters()
+        );
+        assert_eq!(text.unwrap().lines().nth(1), Some(counts.as_str()), "{}", component.name);
+    }
+    let parameters = |name: &str| model.component(name).unwrap().tensors.parameters();
+    assert_eq!(parameters("unet"), 2_567_463_684);
+    assert_eq!(parameters("vae"), 83_653_863);
+    assert_eq!(parameters("text_encoder"), 123_060_480);
+    assert_eq!(parameters("text_encoder_2"), 694_659_840);
+    // Llama-2-7B, 9 more rows in two tables, two projectors and the one that is not read.
+    let llama: u64 = 6_738_415_616 + 2 * 9 * 4096;
+    let projector = |inputs: u64, outputs: u64| (inputs + 1) * 4096 + (4096 + 1) * outputs;
+    let projectors = 2 * projector(1024, 4096) + projector(4096, 1024);
+    assert_eq!(parameters("llm"), llama + projectors);
+}
