@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use candle_core::DType;
 use serde::Deserialize;
 
 use crate::error::{HubError, Result};
@@ -64,11 +65,12 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Bytes of one number.
-    pub fn bytes(self) -> u64 {
+    /// The same for candle.
+    pub fn dtype(self) -> DType {
         match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
         }
     }
 }
@@ -119,6 +121,12 @@ pub struct Placement {
     pub nested: bool,
     /// Type of the published numbers.
     pub dtype: Precision,
+    /// Whether the file's folder is this component's, with a config.json in it.
+    #[serde(default)]
+    pub own_folder: bool,
+    /// Whether a tokenizer lies in a folder beside the file.
+    #[serde(default)]
+    pub tokenizer: bool,
     /// Files that hold the same.
     #[serde(default)]
     pub alternatives: Vec<String>,

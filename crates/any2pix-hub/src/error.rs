@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use any2pix_nn::{CheckpointError, Hint};
 use thiserror::Error;
 
+use crate::storage::human_bytes;
+
 /// What every fallible function of this crate returns.
 pub type Result<T, E = HubError> = std::result::Result<T, E>;
 
@@ -46,6 +48,25 @@ pub enum HubError {
         /// What there is.
         known: String,
     },
+    /// There is less room than what is going to be written takes.
+    #[error("{}: {} are needed, {} are free", path.display(), human_bytes(*needed), human_bytes(*free))]
+    NoRoom {
+        /// The folder.
+        path: PathBuf,
+        /// What is needed.
+        needed: u64,
+        /// What there is.
+        free: u64,
+    },
+    /// A file that would be written is there already.
+    #[error("{}: is there already", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Whoever watches wanted no more.
+    #[error("stopped")]
+    Stopped,
     /// Weights cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -69,6 +90,12 @@ impl Hint for HubError {
         match self {
             Self::UnknownModel { .. } => {
                 vec!["`any2pix models list` shows the models there are".into()]
+            }
+            Self::NoRoom { .. } => {
+                vec!["make room, or name a folder on another disk".into()]
+            }
+            Self::Exists { .. } => {
+                vec!["remove it, name another folder, or choose parts with --only".into()]
             }
             Self::Checkpoint(error) => error.hints(),
             _ => Vec::new(),

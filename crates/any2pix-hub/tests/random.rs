@@ -1,0 +1,191 @@
+//! Random checkpoints: in the published layout, read back by the loader, the same by seed.
+
+use std::path::Path;
+
+use any2pix_hub::definition::{Format, Names, Placement, Precision};
+use any2pix_hub::{ComponentDefinition, HubError, InitOptions, ModelDefinition, Silent, init};
+use any2pix_hub::{Progress, TensorTable};
+use any2pix_nn::Checkpoint;
+use candle_core::DType;
+
+fn place(file: &str, format: Format) -> Placement {
+    Placement {
+        file: file.into(),
+        format,
+        shards: false,
+        nested: false,
+        dtype: Precision::F16,
+        own_folder: true,
+        tokenizer: false,
+        alternatives: Vec::new(),
+        optional: None,
+    }
+}
+
+fn component(name: &'static str, tensors: &str, placement: Placement) -> ComponentDefinition {
+    ComponentDefinition {
+        name,
+        config: "{\"vocab_size\": 400}",
+        tensors: TensorTable::parse(name, tensors).unwrap(),
+        names: Names::default(),
+        placement,
+    }
+}
+
+/// A model of all layouts and formats, small.
+fn small() -> ModelDefinition {
+    let llm = Placement {
+        shards: true,
+        tokenizer: true,
+        dtype: Precision::Bf16,
+        ..place("llm/pytorch_model.bin", Format::Torch)
+    };
+    let adapter = Placement { nested: true, ..place("ip/adapter.bin", Format::Torch) };
+    let unet = place("sdxl/unet/model.safetensors", Format::Safetensors);
+    ModelDefinition {
+        name: "small",
+        components: vec![
+            component("llm", "embed.weight 400x16\nlayers.{0..3}.q.weight 16x16\n", llm),
+            component("ip_adapter", "image_proj.norm.bias 8\nip_adapter.1.w.weight 8x4\n", adapter),
+            component("unet", "norm.weight 8\nconv.weight 8x4x3x3\nconv.bias 8\n", unet),
+        ],
+        repositories: Vec::new(),
+    }
+}
+
+fn options() -> InitOptions {
+    InitOptions { seed: 5, shard_bytes: 13_000, ..InitOptions::default() }
+}
+
+/// Every file below `folder` with its bytes, sorted.
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap().flatten() {
+            match entry.path() {
+                path if path.is_dir() => folders.push(path),
+                path => {
+                    let name = path.strip_prefix(folder).unwrap().display().to_string();
+                    found.push((name, std::fs::read(path).unwrap()));
+                }
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn the_layout_is_the_published_one_and_the_seed_decides() {
+    let (one, again, other) = (tempdir(), tempdir(), tempdir());
+    init(&small(), one.path(), &options(), &mut Silent).unwrap();
+    init(&small(), again.path(), &options(), &mut Silent).unwrap();
+    init(&small(), other.path(), &InitOptions { seed: 6, ..options() }, &mut Silent).unwrap();
+    let written = files(one.path());
+    let names: Vec<&str> = written.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "ip/adapter.bin",
+            "ip/config.json",
+            "llm/config.json",
+            "llm/pytorch_model-00001-of-00002.bin",
+            "llm/pytorch_model-00002-of-00002.bin",
+            "llm/pytorch_model.bin.index.json",
+            "llm/tokenizer/tokenizer.json",
+            "sdxl/unet/config.json",
+            "sdxl/unet/model.safetensors",
+        ]
+    );
+    assert!(written == files(again.path()), "the same seed gave other bytes");
+    assert!(written != files(other.path()), "another seed gave the same bytes");
+    let index = String::from_utf8(written[5].1.clone()).unwrap();
+    assert!(
+        index.contains("\"layers.3.q.weight\": \"pytorch_model-00002-of-00002.bin\""),
+        "{index}"
+    );
+}
+
+#[test]
+fn values_are_those_of_a_fresh_model() {
+    let folder = tempdir();
+    init(&small(), folder.path(), &options(), &mut Silent).unwrap();
+    let checkpoint = Checkpoint::open(folder.path().join("sdxl/unet/model.safetensors")).unwrap();
+    let values = |name: &str| {
+        let tensor = checkpoint.tensor(name).unwrap();
+        assert_eq!(tensor.dtype(), DType::F16);
+        tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    assert_eq!(values("norm.weight"), [1.0; 8]);
+    assert_eq!(values("conv.bias"), [0.0; 8]);
+    let weights = values("conv.weight");
+    let deviation = (weights.iter().map(|w| w * w).sum::<f32>() / 288.0).sqrt();
+    assert!((deviation - 0.02).abs() < 0.003, "{deviation}");
+}
+
+#[test]
+fn torch_files_are_read_back_by_name() {
+    let folder = tempdir();
+    init(&small(), folder.path(), &options(), &mut Silent).unwrap();
+    let shard = folder.path().join("llm/pytorch_model-00002-of-00002.bin");
+    let tensors = candle_core::pickle::read_all(&shard).unwrap();
+    let names: Vec<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
+    assert!(names.contains(&"layers.3.q.weight"), "{names:?}");
+    for (name, tensor) in &tensors {
+        assert_eq!((tensor.dims(), tensor.dtype()), (&[16, 16][..], DType::BF16), "{name}");
+    }
+    let adapter = folder.path().join("ip/adapter.bin");
+    let inner = candle_core::pickle::PthTensors::new(&adapter, Some("ip_adapter")).unwrap();
+    assert_eq!(inner.get("1.w.weight").unwrap().unwrap().dims(), [8, 4]);
+    let bytes = std::fs::read(&adapter).unwrap();
+    let mut zip = zip::ZipArchive::new(std::io::Cursor::new(&bytes)).unwrap();
+    for i in 0..zip.len() {
+        let file = zip.by_index(i).unwrap();
+        assert_eq!(file.compression(), zip::CompressionMethod::Stored);
+        assert_eq!(file.data_start().unwrap() % 64, 0, "{:?}", file.name());
+    }
+}
+
+#[test]
+fn only_what_is_named_is_written_and_nothing_is_overwritten() {
+    let folder = tempdir();
+    let only = InitOptions { only: vec!["unet".into()], dtype: Some(DType::F32), ..options() };
+    let written = init(&small(), folder.path(), &only, &mut Silent).unwrap();
+    assert_eq!(written.len(), 1);
+    assert_eq!(written[0].bytes, 4 * (8 + 288 + 8));
+    let before = files(folder.path());
+    let error = init(&small(), folder.path(), &options(), &mut Silent).unwrap_err();
+    assert!(matches!(error, HubError::Exists { .. }), "{error}");
+    assert!(files(folder.path()) == before);
+    let unknown = InitOptions { only: vec!["unit".into()], ..options() };
+    let error = init(&small(), folder.path(), &unknown, &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("`unit`") && error.contains("unet"), "{error}");
+}
+
+/// Stops at the second tensor.
+struct Impatient(usize);
+
+impl Progress for Impatient {
+    fn file(&mut self, _: &str, _: u64, _: u64) {}
+    fn advance(&mut self, _: u64) {
+        self.0 += 1;
+    }
+    fn warning(&mut self, _: &str) {}
+    fn is_cancelled(&self) -> bool {
+        self.0 > 0
+    }
+}
+
+#[test]
+fn a_stop_leaves_no_half_of_a_file() {
+    let folder = tempdir();
+    let only = InitOptions { only: vec!["unet".into()], ..options() };
+    let error = init(&small(), folder.path(), &only, &mut Impatient(0)).unwrap_err();
+    assert!(matches!(error, HubError::Stopped), "{error}");
+    assert!(files(folder.path()).is_empty());
+}
+
+fn tempdir() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
