@@ -10,6 +10,7 @@ pub mod generation;
 pub mod grammar;
 pub mod instruction;
 pub mod llama;
+pub mod llama_cpp;
 pub mod model;
 pub mod parity;
 pub mod plan;

@@ -1,7 +1,7 @@
 //! `LlamaForCausalLM`: the decoder, with the states after the final norm beside the logits.
 
 use any2pix_nn::ops::{self, Mask, Quantisation, Quantised};
-use any2pix_nn::{Embedding, Linear, RmsNorm};
+use any2pix_nn::{Checkpoint, Embedding, Linear, RmsNorm};
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -91,6 +91,29 @@ pub fn linears(
             let weight = vb.get((out_features, in_features), "weight")?;
             Ok(Linear::from_quantised(Quantised::of(&weight, format)?))
         }
+    }
+}
+
+/// Linear layers that keep the blocks which `weights` have for them; those that have none come
+/// in the given format, or as the weights are.
+pub fn linears_of(
+    weights: &Checkpoint,
+    format: Option<Quantisation>,
+) -> impl Fn(VarBuilder, usize, usize) -> Result<Linear> {
+    let others = linears(format);
+    move |vb, in_features, out_features| {
+        let name = format!("{}.weight", vb.prefix());
+        let Some(blocks) = weights.quantised(&name)? else {
+            return others(vb, in_features, out_features);
+        };
+        if blocks.shape().dims() != [out_features, in_features] {
+            candle_core::bail!(
+                "tensor `{name}` has shape {:?}, the config asks for {:?}",
+                blocks.shape().dims(),
+                [out_features, in_features]
+            );
+        }
+        Ok(Linear::from_quantised(Quantised::new(blocks)?))
     }
 }
 

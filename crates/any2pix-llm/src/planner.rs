@@ -11,7 +11,8 @@ use crate::error::LlmError;
 use crate::generation::{Generation, GenerationConfig, Sampling, generate};
 use crate::grammar::{PlanConstraint, PlanGrammar};
 use crate::instruction::{Embedding, MediaKind, Piece};
-use crate::llama::linears;
+use crate::llama::linears_of;
+use crate::llama_cpp;
 use crate::model::InstructAny2PixForCausalLM;
 use crate::plan::{EditPlan, References};
 use crate::tokenizer::Tokenizer;
@@ -83,7 +84,8 @@ impl Prompt {
 
 impl Planner {
     /// Builds the planner from the bytes of `config.json`, of `tokenizer.json` and the weights,
-    /// whose linear layers are kept in `format` if one is given.
+    /// whose linear layers are kept in `format` if one is given. Layers that are quantised already,
+    /// as those of a GGUF file, keep their blocks.
     pub fn load(
         (config_json, tokenizer_json): (&[u8], &[u8]),
         weights: &Checkpoint,
@@ -95,8 +97,16 @@ impl Planner {
         let config: PlannerConfig = serde_json::from_slice(config_json)
             .map_err(|e| LlmError::Config { key: "config.json", reason: e.to_string() })?;
         let tokenizer = Tokenizer::from_json(tokenizer_json, None)?;
+        let translated;
+        let weights = if llama_cpp::is_llama_cpp(weights) {
+            translated = llama_cpp::as_hugging_face(weights, &llama)?;
+            &translated
+        } else {
+            weights
+        };
         let vb = weights.builder(dtype, device);
-        let model = InstructAny2PixForCausalLM::load_with(vb, &llama, &linears(format))?;
+        let linear = linears_of(weights, format);
+        let model = InstructAny2PixForCausalLM::load_with(vb, &llama, &linear)?;
         let ignored = InstructAny2PixForCausalLM::ignored_prefixes(&llama);
         weights.finish(&ignored.iter().map(String::as_str).collect::<Vec<_>>())?;
         Self::new(model, tokenizer, llama, config, device)

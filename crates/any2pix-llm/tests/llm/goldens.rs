@@ -15,3 +15,17 @@ fn the_language_model_gives_every_recorded_output() {
         }
     }
 }
+
+#[test]
+fn every_format_of_weights_gives_what_was_recorded() {
+    let case = GoldenCase::open(crate::goldens().join("formats/llama")).unwrap();
+    let outputs = parity::run(&case).expect("this crate's component").unwrap();
+    let rows = case.compare(&outputs).unwrap();
+    assert_eq!(rows.len(), case.output_names().len());
+    for row in rows {
+        // A dequantised number has one right value; only its last bit may differ.
+        let exact = row.name.starts_with("deq.") || row.name.starts_with("kquant.");
+        let ulp = row.reference_max * f64::from(f32::EPSILON);
+        assert!(row.passes && (!exact || row.max_abs <= ulp), "{row:?}");
+    }
+}

@@ -1,4 +1,6 @@
-//! Golden cases of this crate: `any2pix_lm` and the tokenizer of the published model.
+//! Golden cases of this crate: `any2pix_lm`, `formats` and the tokenizer of the published model.
+
+mod formats;
 
 use any2pix_nn::golden::{GoldenCase, Outputs, Row};
 use any2pix_nn::{CheckpointError, Generator};
@@ -34,6 +36,7 @@ struct CaseConfig {
 pub fn run(case: &GoldenCase) -> Option<Result<Outputs, LlmError>> {
     match case.meta.component.as_str() {
         "any2pix_lm" => Some(language_model(case)),
+        "formats" => Some(formats::run(case)),
         _ => None,
     }
 }
