@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use any2pix_nn::checkpoint::Names;
 use candle_core::DType;
 use serde::Deserialize;
 
 use crate::error::{HubError, Result};
-use crate::table::{TensorTable, expand};
+use crate::table::TensorTable;
 
 /// What the program carries of a component: name, `config.json`, `tensors.txt`, `names.toml`.
 type Carried = (&'static str, &'static str, &'static str, &'static str);
@@ -134,36 +135,6 @@ pub struct Placement {
     pub optional: Option<String>,
 }
 
-/// `names.toml`: how published names become the model's.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Names {
-    /// Start of a published name, and what stands there in the model.
-    #[serde(default)]
-    pub renames: BTreeMap<String, String>,
-    /// Start of a published name that the model does not read, and why.
-    #[serde(default)]
-    pub ignored: BTreeMap<String, String>,
-}
-
-impl Names {
-    /// Starts of names that are ignored, ranges written out.
-    pub fn ignored_prefixes(&self) -> Vec<String> {
-        self.ignored.keys().flat_map(|pattern| expand(pattern).unwrap_or_default()).collect()
-    }
-
-    /// The model's name of a published tensor; `None` when it is ignored.
-    pub fn of(&self, published: &str) -> Option<String> {
-        let renamed = self.renames.iter().find_map(|(from, to)| {
-            published.strip_prefix(from.as_str()).map(|rest| format!("{to}{rest}"))
-        });
-        if self.ignored_prefixes().iter().any(|prefix| published.starts_with(prefix.as_str())) {
-            return None;
-        }
-        Some(renamed.unwrap_or_else(|| published.to_string()))
-    }
-}
-
 /// One part of a model.
 #[derive(Clone, Debug)]
 pub struct ComponentDefinition {
@@ -177,6 +148,15 @@ pub struct ComponentDefinition {
     pub names: Names,
     /// Where it lies.
     pub placement: Placement,
+}
+
+impl ComponentDefinition {
+    /// The model's name of a published tensor; `None` when the model does not read it.
+    pub fn read_as(&self, published: &str) -> Option<String> {
+        let name = self.names.apply(published);
+        let ignored = self.names.ignore.iter().any(|i| name.starts_with(&i.prefix));
+        (!ignored).then_some(name)
+    }
 }
 
 /// What `sources.toml` holds.
@@ -221,9 +201,7 @@ impl ModelDefinition {
                 name: part,
                 config,
                 tensors: TensorTable::parse(&at(&format!("{part}/tensors.txt")), tensors)?,
-                names: toml::from_str(names).map_err(|e| {
-                    HubError::malformed(at(&format!("{part}/names.toml")), e.message())
-                })?,
+                names: Names::from_toml(&at(&format!("{part}/names.toml")), names)?,
                 placement,
             })
         };

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use any2pix_hub::definition::{Format, Names, Placement, Precision};
+use any2pix_hub::definition::{Format, Placement, Precision};
 use any2pix_hub::{ComponentDefinition, HubError, InitOptions, ModelDefinition, Silent, init};
 use any2pix_hub::{Progress, TensorTable};
 use any2pix_nn::Checkpoint;
+use any2pix_nn::checkpoint::Names;
 use candle_core::DType;
 
 fn place(file: &str, format: Format) -> Placement {
