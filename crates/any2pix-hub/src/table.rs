@@ -78,7 +78,7 @@ fn parse_shape(text: &str) -> Option<Vec<usize>> {
 }
 
 /// All names that `pattern` stands for; `None` if a range in it cannot be read.
-pub fn expand(pattern: &str) -> Option<Vec<String>> {
+pub(crate) fn expand(pattern: &str) -> Option<Vec<String>> {
     let Some((head, rest)) = pattern.split_once('{') else {
         return Some(vec![pattern.to_string()]);
     };

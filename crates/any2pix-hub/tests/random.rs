@@ -129,16 +129,17 @@ fn values_are_those_of_a_fresh_model() {
 fn torch_files_are_read_back_by_name() {
     let folder = tempdir();
     init(&small(), folder.path(), &options(), &mut Silent).unwrap();
-    let shard = folder.path().join("llm/pytorch_model-00002-of-00002.bin");
-    let tensors = candle_core::pickle::read_all(&shard).unwrap();
-    let names: Vec<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
-    assert!(names.contains(&"layers.3.q.weight"), "{names:?}");
-    for (name, tensor) in &tensors {
-        assert_eq!((tensor.dims(), tensor.dtype()), (&[16, 16][..], DType::BF16), "{name}");
-    }
+    let llm = folder.path().join("llm");
+    let shards = Checkpoint::open(llm.join("pytorch_model.bin.index.json")).unwrap();
+    let names: Vec<String> = (0..4).map(|i| format!("layers.{i}.q.weight")).collect();
+    assert_eq!(shards.names()[0], "embed.weight");
+    assert_eq!(shards.names()[1..], names);
+    let tensor = shards.tensor("layers.3.q.weight").unwrap();
+    assert_eq!((tensor.dims(), tensor.dtype()), (&[16, 16][..], DType::BF16));
     let adapter = folder.path().join("ip/adapter.bin");
-    let inner = candle_core::pickle::PthTensors::new(&adapter, Some("ip_adapter")).unwrap();
-    assert_eq!(inner.get("1.w.weight").unwrap().unwrap().dims(), [8, 4]);
+    let nested = Checkpoint::open(&adapter).unwrap();
+    assert_eq!(nested.names(), ["image_proj.norm.bias", "ip_adapter.1.w.weight"]);
+    assert_eq!(nested.tensor("ip_adapter.1.w.weight").unwrap().dims(), [8, 4]);
     let bytes = std::fs::read(&adapter).unwrap();
     let mut zip = zip::ZipArchive::new(std::io::Cursor::new(&bytes)).unwrap();
     for i in 0..zip.len() {
