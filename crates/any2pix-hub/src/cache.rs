@@ -114,8 +114,9 @@ impl Cache {
     }
 }
 
+/// Lets `link` stand for `target`, whatever was there before.
 #[cfg(unix)]
-fn replace_link(target: &Path, _: &Path, link: &Path) -> Result<()> {
+pub(crate) fn replace_link(target: &Path, _: &Path, link: &Path) -> Result<()> {
     let temporary = link.with_file_name(format!(".link.{}.tmp", std::process::id()));
     let _ = std::fs::remove_file(&temporary);
     std::os::unix::fs::symlink(target, &temporary).map_err(HubError::io(&temporary))?;
@@ -124,7 +125,7 @@ fn replace_link(target: &Path, _: &Path, link: &Path) -> Result<()> {
 
 /// Where links need rights that few have, the file itself is put there under a second name.
 #[cfg(not(unix))]
-fn replace_link(_: &Path, blob: &Path, link: &Path) -> Result<()> {
+pub(crate) fn replace_link(_: &Path, blob: &Path, link: &Path) -> Result<()> {
     let _ = std::fs::remove_file(link);
     std::fs::hard_link(blob, link)
         .or_else(|_| std::fs::copy(blob, link).map(drop))
@@ -155,16 +156,24 @@ fn refs(folder: &Path, prefix: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Bytes of all files below a folder, links followed to files.
-pub(crate) fn bytes_below(folder: &Path) -> u64 {
-    let mut bytes = 0;
+/// Paths of all files below a folder, sorted in every folder.
+pub(crate) fn files_below(folder: &Path, prefix: &str) -> Vec<String> {
+    let mut found = Vec::new();
     for name in folder_names(folder) {
-        let path = folder.join(name);
+        let path = folder.join(&name);
         match std::fs::symlink_metadata(&path) {
-            Ok(data) if data.is_dir() => bytes += bytes_below(&path),
-            Ok(_) => bytes += std::fs::metadata(&path).map_or(0, |data| data.len()),
-            Err(_) => {}
+            Ok(data) if data.is_dir() => {
+                found.extend(files_below(&path, &format!("{prefix}{name}/")))
+            }
+            Ok(_) if path.is_file() => found.push(format!("{prefix}{name}")),
+            _ => {}
         }
     }
-    bytes
+    found
+}
+
+/// Bytes of all files below a folder, links followed to files.
+fn bytes_below(folder: &Path) -> u64 {
+    let size = |name: &String| std::fs::metadata(folder.join(name)).map_or(0, |data| data.len());
+    files_below(folder, "").iter().map(size).sum()
 }

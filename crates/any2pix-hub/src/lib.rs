@@ -2,11 +2,13 @@
 
 pub mod cache;
 pub mod client;
+pub mod convert;
 pub mod definition;
 mod download;
 pub mod error;
 mod glob;
 pub mod init;
+pub mod inspect;
 pub mod listing;
 pub mod pull;
 mod random;
@@ -17,9 +19,11 @@ pub mod write;
 
 pub use cache::{Cache, Snapshot};
 pub use client::{HubClient, HubSettings};
+pub use convert::convert;
 pub use definition::{ComponentDefinition, ModelDefinition};
 pub use error::{HubError, Result};
 pub use init::{InitOptions, init};
-pub use pull::{Destination, PullRequest, Pulled, pull, pull_model};
+pub use inspect::{Inspection, inspect};
+pub use pull::{Destination, ModelPlace, PullRequest, Pulled, pull, pull_model};
 pub use storage::{Progress, Silent, human_bytes};
 pub use table::TensorTable;

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, files_below, replace_link};
 use crate::client::HubClient;
 use crate::definition::{ModelDefinition, Repository};
 use crate::download::{self, Download};
 use crate::error::{HubError, Result};
+use crate::glob;
 use crate::listing::{RemoteFile, check_repository, is_safe};
 use crate::storage::{Progress, require_room};
 
@@ -163,28 +164,78 @@ fn offline(request: &PullRequest, destination: &Destination) -> Result<Pulled> {
     let missing = || HubError::Offline { what: request.id.clone() };
     let Destination::Cache(cache) = destination else { return Err(missing()) };
     let folder = cache.snapshot(&request.id, &request.revision).ok_or_else(missing)?;
-    Ok(Pulled { folder, commit: None, files: Vec::new(), fetched: 0 })
+    let wanted = |path: &String| {
+        let any = |patterns: &[String]| patterns.iter().any(|p| glob::matches(p, path));
+        (request.include.is_empty() || any(&request.include)) && !any(&request.exclude)
+    };
+    let files = files_below(&folder, "").into_iter().filter(wanted).collect();
+    Ok(Pulled { folder, commit: None, files, fetched: 0 })
 }
 
-/// Fetches a model's repositories, each to its place below `folder`. Alternatives are left out
-/// unless `named` names them; with `named`, only those are fetched.
+/// Where a model's folder is, and what lies in it.
+#[derive(Clone, Debug)]
+pub enum ModelPlace {
+    /// The files themselves.
+    Folder(PathBuf),
+    /// Links to files in the cache.
+    Linked {
+        /// Where the files are.
+        cache: Cache,
+        /// Where the links are.
+        folder: PathBuf,
+    },
+}
+
+/// Fetches a model's repositories, each to its place below the model's folder. Alternatives are
+/// left out unless `named` names them; with `named`, only those are fetched.
 pub fn pull_model(
     client: &HubClient,
     model: &ModelDefinition,
     named: &[String],
-    folder: &Path,
+    place: &ModelPlace,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Pulled>> {
+    if let Some(unknown) = named.iter().find(|id| !model.repositories.iter().any(|r| r.id == **id))
+    {
+        return Err(HubError::UnknownComponent {
+            model: model.name.to_string(),
+            component: unknown.clone(),
+            known: model.repositories.iter().map(|r| r.id.as_str()).collect::<Vec<_>>().join(", "),
+        });
+    }
     let mut pulled = Vec::new();
     for repository in &model.repositories {
         let wanted = match named {
             [] => !repository.alternative,
             _ => named.contains(&repository.id),
         };
-        if wanted {
-            let destination = Destination::Folder(folder.join(&repository.folder));
-            pulled.push(pull(client, &repository.into(), &destination, progress)?);
+        if !wanted {
+            continue;
         }
+        pulled.push(match place {
+            ModelPlace::Folder(folder) => {
+                let destination = Destination::Folder(folder.join(&repository.folder));
+                pull(client, &repository.into(), &destination, progress)?
+            }
+            ModelPlace::Linked { cache, folder } => {
+                let destination = Destination::Cache(cache.clone());
+                let there = pull(client, &repository.into(), &destination, progress)?;
+                link_all(&there, &folder.join(&repository.folder))?;
+                there
+            }
+        });
     }
     Ok(pulled)
+}
+
+/// Links every pulled file into `folder`.
+fn link_all(pulled: &Pulled, folder: &Path) -> Result<()> {
+    for file in &pulled.files {
+        let link = folder.join(file);
+        let above = link.parent().unwrap_or(folder);
+        std::fs::create_dir_all(above).map_err(HubError::io(above))?;
+        let target = std::path::absolute(pulled.folder.join(file)).map_err(HubError::io(&link))?;
+        replace_link(&target, &target, &link)?;
+    }
+    Ok(())
 }

@@ -33,15 +33,17 @@ pub(super) struct Args {
     only: Vec<String>,
 }
 
+/// Type of floating-point numbers.
 #[derive(Clone, Copy, ValueEnum)]
-enum Dtype {
+pub(super) enum Dtype {
     F16,
     Bf16,
     F32,
 }
 
 impl Dtype {
-    fn dtype(self) -> DType {
+    /// The same for candle.
+    pub(super) fn dtype(self) -> DType {
         match self {
             Self::F16 => DType::F16,
             Self::Bf16 => DType::BF16,
