@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use ureq::Body;
 use ureq::http::Response;
@@ -145,10 +146,15 @@ impl Download<'_> {
 
     /// Compares the whole file with its hash; what is wrong is removed, since no resuming helps.
     fn check(&self, part: &mut File) -> Result<()> {
-        if !self.file.is_sha256 {
-            return Ok(());
-        }
-        let found = sha256(part).map_err(HubError::io(self.part))?;
+        let found = match self.file.is_sha256 {
+            true => hashed(Sha256::new(), part),
+            // As git names content: with its kind and length before it.
+            false => {
+                let head = format!("blob {}\0", self.file.size);
+                hashed(Sha1::new_with_prefix(head), part)
+            }
+        };
+        let found = found.map_err(HubError::io(self.part))?;
         if found == self.file.etag {
             return Ok(());
         }
@@ -170,10 +176,9 @@ fn continues(response: &Response<Body>, start: u64, size: u64) -> bool {
         })
 }
 
-/// The SHA-256 of a file, in hexadecimal.
-fn sha256(file: &mut File) -> std::io::Result<String> {
+/// A file's hash in hexadecimal, after what `hash` has seen already.
+fn hashed<D: Digest>(mut hash: D, file: &mut File) -> std::io::Result<String> {
     file.seek(SeekFrom::Start(0))?;
-    let mut hash = Sha256::new();
     let mut buffer = vec![0; CHUNK];
     loop {
         match file.read(&mut buffer)? {

@@ -126,7 +126,7 @@ pub enum HubError {
         retry_after: Option<u64>,
     },
     /// What came is not what was announced.
-    #[error("{path}: its SHA-256 is {found}, announced was {expected}")]
+    #[error("{path}: its hash is {found}, announced was {expected}")]
     WrongHash {
         /// The file.
         path: String,

@@ -14,7 +14,7 @@ pub struct RemoteFile {
     pub size: u64,
     /// What the cache calls its content: the SHA-256 of a large file, git's hash of a small one.
     pub etag: String,
-    /// Whether `etag` is the SHA-256 of the content.
+    /// Whether `etag` is the SHA-256 of the content, not git's SHA-1.
     pub is_sha256: bool,
 }
 

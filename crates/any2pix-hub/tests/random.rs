@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use any2pix_hub::definition::{Format, Placement, Precision};
-use any2pix_hub::{ComponentDefinition, HubError, InitOptions, ModelDefinition, Silent, init};
-use any2pix_hub::{Progress, TensorTable};
+use any2pix_hub::{
+    ComponentDefinition, HubError, InitOptions, ModelDefinition, Progress, Silent, TensorTable,
+    convert, init, inspect,
+};
 use any2pix_nn::Checkpoint;
 use any2pix_nn::checkpoint::Names;
 use candle_core::DType;
@@ -186,6 +188,79 @@ fn a_stop_leaves_no_half_of_a_file() {
     let error = init(&small(), folder.path(), &only, &mut Impatient(0)).unwrap_err();
     assert!(matches!(error, HubError::Stopped), "{error}");
     assert!(files(folder.path()).is_empty());
+}
+
+/// The tensors of a file, as numbers.
+fn numbers(path: &Path) -> Vec<(String, Vec<f32>)> {
+    let checkpoint = Checkpoint::open(path).unwrap();
+    let of = |name: String| {
+        let tensor = checkpoint.tensor(&name).unwrap().to_dtype(DType::F32).unwrap();
+        (name, tensor.flatten_all().unwrap().to_vec1().unwrap())
+    };
+    checkpoint.names().into_iter().map(of).collect()
+}
+
+#[test]
+fn converted_files_hold_the_same_numbers() {
+    let (from, to) = (tempdir(), tempdir());
+    init(&small(), from.path(), &options(), &mut Silent).unwrap();
+    convert(from.path(), to.path(), None, &mut Silent).unwrap();
+    let names: Vec<String> = files(to.path()).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(
+        names,
+        [
+            "ip/adapter.safetensors",
+            "ip/config.json",
+            "llm/config.json",
+            "llm/model.safetensors",
+            "sdxl/unet/config.json",
+            "sdxl/unet/model.safetensors",
+        ]
+    );
+    for (before, after) in [
+        ("ip/adapter.bin", "ip/adapter.safetensors"),
+        ("llm/pytorch_model.bin.index.json", "llm/model.safetensors"),
+    ] {
+        assert_eq!(numbers(&from.path().join(before)), numbers(&to.path().join(after)));
+    }
+    let one = to.path().join("one.safetensors");
+    let adapter = from.path().join("ip/adapter.bin");
+    convert(&adapter, &one, Some(DType::F32), &mut Silent).unwrap();
+    assert_eq!(Checkpoint::open(&one).unwrap().entries()[0].dtype, "F32");
+    assert_eq!(numbers(&adapter), numbers(&one));
+    let error = convert(&adapter, &one, None, &mut Silent).unwrap_err();
+    assert!(matches!(error, HubError::Exists { .. }), "{error}");
+}
+
+#[test]
+fn an_inspection_counts_and_names_what_is_missing() {
+    let folder = tempdir();
+    let model = ModelDefinition::named("instructany2pix").unwrap();
+    let only = InitOptions { only: vec!["vae".into()], ..InitOptions::default() };
+    init(&model, folder.path(), &only, &mut Silent).unwrap();
+    let found = inspect(folder.path()).unwrap();
+    assert_eq!(found.model, Some("instructany2pix"));
+    assert!(!found.is_complete());
+    let part = |name: &str| found.parts.iter().find(|part| part.name == name).unwrap();
+    let vae = part("vae");
+    assert!(vae.is_fine(), "{:?}", vae.faults);
+    assert_eq!((vae.contents.tensors, vae.contents.parameters), (248, 83_653_863));
+    assert_eq!(vae.contents.bytes, 2 * 83_653_863);
+    assert_eq!(vae.contents.dtypes.keys().collect::<Vec<_>>(), ["F16"]);
+    let llm = part("llm");
+    assert!(llm.faults[0].contains("llm-retrained/"), "{:?}", llm.faults);
+    let get = llm.get.as_ref().unwrap();
+    assert!(get.contains("pull instructany2pix --only jacklishufan/"), "{get}");
+    assert!(part("refiner_unet").is_fine());
+    // Another file under the right name is told apart.
+    let place = &model.component("text_encoder").unwrap().placement.file;
+    let from = folder.path().join(vae.file.as_ref().unwrap());
+    std::fs::create_dir_all(folder.path().join(place).parent().unwrap()).unwrap();
+    std::fs::rename(from, folder.path().join(place)).unwrap();
+    let found = inspect(folder.path()).unwrap();
+    let wrong = found.parts.iter().find(|part| part.name == "text_encoder").unwrap();
+    assert!(wrong.faults[0].contains("196 tensors are missing"), "{:?}", wrong.faults);
+    assert!(wrong.faults[1].contains("248 tensors are not known"), "{:?}", wrong.faults);
 }
 
 fn tempdir() -> tempfile::TempDir {
