@@ -1,14 +1,25 @@
 //! The full-size models: every tensor that our classes ask for is one of the official classes',
 //! of the same shape, and none is left over. No weights are made for it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use any2pix_diffusion::{AdaptedUNet, AutoencoderKL, PriorTransformer, UNet2DConditionModel};
+use any2pix_diffusion::{
+    AdaptedUNet, Autoencoder, AutoencoderKL, PriorTransformer, UNet2DConditionModel,
+};
 use any2pix_encoders::clip_text::{ClipTextConfig, ClipTextModel};
 use any2pix_encoders::imagebind::{self, ImageBindConfig, ImageBindModel};
-use any2pix_hub::{ComponentDefinition, ModelDefinition};
+use any2pix_hub::{ComponentDefinition, InitOptions, ModelDefinition, Silent, TensorTable, init};
+use any2pix_llm::tokenizer::Tokenizer;
 use any2pix_llm::{InstructAny2PixForCausalLM, LlamaConfig};
+use any2pix_nn::{Checkpoint, Generator};
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
@@ -115,7 +126,8 @@ fn the_language_model_and_its_projectors() {
         InstructAny2PixForCausalLM::load(vb, &config).unwrap();
         let mut ignored = ignored(component);
         let mut known = InstructAny2PixForCausalLM::ignored_prefixes(&config);
-        (ignored.sort(), known.sort());
+        ignored.sort();
+        known.sort();
         assert_eq!(ignored, known);
     });
 }
@@ -194,4 +206,46 @@ fn the_tables_are_complete() {
     let projector = |inputs: u64, outputs: u64| (inputs + 1) * 4096 + (4096 + 1) * outputs;
     let projectors = 2 * projector(1024, 4096) + projector(4096, 1024);
     assert_eq!(parameters("llm"), llama + projectors);
+}
+
+/// Random weights in the published file are read by the published names, and what they compute is
+/// finite.
+#[test]
+fn random_weights_of_full_size_load_and_decode() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = ModelDefinition::named("instructany2pix").unwrap();
+    let only = InitOptions { only: vec!["vae".into()], ..InitOptions::default() };
+    let written = init(&model, folder.path(), &only, &mut Silent).unwrap();
+    let vae = model.component("vae").unwrap();
+    let checkpoint = Checkpoint::open(&written[0].path).unwrap().with_names(&vae.names).unwrap();
+    let vb = checkpoint.builder(DType::F32, &Device::Cpu);
+    let decoder = AutoencoderKL::load(vb, &config(vae)).unwrap();
+    checkpoint.finish(&[]).unwrap();
+    let latents = Generator::new(1).randn((1, 4, 8, 8), &Device::Cpu).unwrap();
+    let picture = decoder.decode(&latents).unwrap();
+    assert_eq!(picture.dims(), [1, 3, 64, 64]);
+    let values: Vec<f32> = picture.flatten_all().unwrap().to_vec1().unwrap();
+    let largest = values.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
+    assert!(largest.is_finite() && largest > 0.0 && largest < 100.0, "{largest}");
+}
+
+/// The tokenizer that goes with random weights has the published ids where they matter.
+#[test]
+fn the_tokenizer_of_random_weights_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = ModelDefinition::named("instructany2pix").unwrap();
+    model.components.retain(|component| component.name == "llm");
+    model.components[0].tensors = TensorTable::parse("test", "model.norm.weight 8").unwrap();
+    init(&model, folder.path(), &InitOptions::default(), &mut Silent).unwrap();
+    let json = std::fs::read(folder.path().join("llm-retrained/tokenizer/tokenizer.json")).unwrap();
+    let tokenizer = Tokenizer::from_json(&json, None).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 32_009);
+    let control = tokenizer.control();
+    assert_eq!((control.bos, control.eos), (1, 2));
+    assert_eq!((control.im_gen_start, control.video, control.base_null), (32_000, 32_006, 32_008));
+    let text = "add <video> to the café ☕";
+    let ids = tokenizer.encode_text(text).unwrap();
+    assert!(!ids.contains(&control.video), "text became a control token");
+    assert_eq!(tokenizer.decode(&ids), text);
+    assert!(ids.len() < text.len(), "letters are not joined");
 }

@@ -182,6 +182,9 @@ impl Hint for HubError {
             Self::UnknownModel { .. } => {
                 vec!["`any2pix models list` shows the models there are".into()]
             }
+            Self::UnknownComponent { .. } => {
+                vec!["without --only, all of them are taken".into()]
+            }
             Self::NotARepository { .. } => {
                 vec!["examples: instructany2pix, stabilityai/stable-diffusion-xl-base-1.0".into()]
             }

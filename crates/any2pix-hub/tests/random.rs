@@ -1,5 +1,12 @@
 //! Random checkpoints: in the published layout, read back by the loader, the same by seed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::path::Path;
 
 use any2pix_hub::definition::{Format, Placement, Precision};

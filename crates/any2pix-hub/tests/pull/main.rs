@@ -1,5 +1,12 @@
 //! Pulls from a hub on the loopback: whole, interrupted, resumed, lied to, refused, offline.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod server;
 
 use std::path::Path;
