@@ -60,11 +60,16 @@ impl Download<'_> {
         if there > self.file.size {
             part.set_len(0).map_err(io())?;
         }
-        let mut attempt = 0;
+        let (mut attempt, mut most) = (0, 0);
         loop {
             match self.rest(&mut part, progress) {
                 Ok(()) => break,
                 Err(error) => self.client.wait_or_give_up(error, &mut attempt)?,
+            }
+            // Attempts that bring a file further do not use up patience.
+            let there = part.metadata().map_err(io())?.len();
+            if there > most {
+                (attempt, most) = (0, there);
             }
         }
         self.check(&mut part)?;

@@ -25,7 +25,7 @@ pub(crate) enum Command {
     /// Manage galleries: what words and sounds look like.
     Gallery(gallery::Args),
     /// Published models: list, fetch, look into, convert, make random ones.
-    Models(models::Args),
+    Models(Box<models::Args>),
     /// Run recorded goldens against this build.
     Parity(parity::Args),
     /// Say what this build and this machine are.

@@ -16,8 +16,8 @@ pub(crate) const ID: &str = "org/name";
 pub(crate) struct Behaviour {
     /// Content of every file; those over 64 bytes are listed as large ones, by their SHA-256.
     pub(crate) files: BTreeMap<String, Vec<u8>>,
-    /// Ends the answer after that many bytes of a file, once.
-    pub(crate) cut_once: Option<usize>,
+    /// Ends answers after that many bytes of a file, the last of these first, each once.
+    pub(crate) cuts: Vec<usize>,
     /// Gives whole files whatever is asked for.
     pub(crate) ignore_range: bool,
     /// Gives other bytes than were listed.
@@ -159,7 +159,7 @@ fn answer(mut stream: TcpStream, behaviour: &Mutex<Behaviour>) {
         let to = format!("Location: /cdn/{}\r\n", name.unwrap_or_default());
         return respond(&mut stream, 302, &to, b"", None);
     }
-    let (cut, hold) = (state.cut_once.take(), state.hold.take());
+    let (cut, hold) = (state.cuts.pop(), state.hold.take());
     let (corrupt, ignore_range) = (state.corrupt, state.ignore_range);
     drop(state);
     let mut bytes = bytes;

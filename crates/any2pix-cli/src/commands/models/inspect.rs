@@ -97,9 +97,8 @@ fn show(found: &Inspection, printer: &Printer) {
         for fault in &part.faults {
             printer.result(&format!("{}: {fault}", part.name));
         }
-        match (&part.optional, &part.file) {
-            (Some(why), None) => printer.result(&format!("{}: optional, {why}", part.name)),
-            _ => {}
+        if let (Some(why), None) = (&part.optional, &part.file) {
+            printer.result(&format!("{}: optional, {why}", part.name));
         }
     }
     let mut commands: Vec<&String> = found.parts.iter().filter_map(|p| p.get.as_ref()).collect();
