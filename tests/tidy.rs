@@ -10,6 +10,7 @@ use any2pix_tests::{project_files, root};
 const ARROWS: &[(&str, &[&str])] = &[
     ("any2pix-kernels", &[]),
     ("any2pix-nn", &["kernels"]),
+    ("any2pix-hub", &["nn"]),
     ("any2pix-encoders", &["nn"]),
     ("any2pix-llm", &["nn"]),
     ("any2pix-diffusion", &["nn"]),
@@ -17,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("any2pix-train", &["nn", "encoders", "llm", "diffusion"]),
     ("any2pix-eval", &["nn", "agent", "encoders"]),
     ("any2pix-bench", &["nn", "encoders", "llm", "diffusion", "agent", "train"]),
-    ("any2pix-cli", &["nn", "agent", "bench", "eval", "train"]),
+    ("any2pix-cli", &["nn", "hub", "agent", "bench", "eval", "train"]),
 ];
 
 /// Where `unsafe` may be allowed: vector instructions, and the memory map of a checkpoint.

@@ -18,7 +18,6 @@ pub(crate) enum Exit {
     /// A defect of ours.
     Internal = 5,
     /// Busy or locked; try again.
-    #[allow(dead_code, reason = "batch directories and the server will say it")]
     Busy = 75,
     /// SIGINT.
     Interrupted = 130,

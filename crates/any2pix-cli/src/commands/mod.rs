@@ -7,6 +7,7 @@ mod doctor;
 mod edit;
 mod eval;
 mod gallery;
+mod models;
 mod parity;
 mod train;
 
@@ -23,6 +24,8 @@ pub(crate) enum Command {
     Edit(Box<edit::Args>),
     /// Manage galleries: what words and sounds look like.
     Gallery(gallery::Args),
+    /// Published models: list, fetch, look into, convert, make random ones.
+    Models(Box<models::Args>),
     /// Run recorded goldens against this build.
     Parity(parity::Args),
     /// Say what this build and this machine are.
@@ -45,6 +48,7 @@ impl Command {
         match self {
             Self::Edit(args) => edit::run(&args, compute, printer),
             Self::Gallery(args) => gallery::run(&args, printer),
+            Self::Models(args) => models::run(&args, printer),
             Self::Parity(args) => parity::run(&args, compute, printer),
             Self::Doctor(args) => doctor::run(&args, printer),
             Self::Train(args) => train::run(&args, printer),

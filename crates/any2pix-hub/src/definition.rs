@@ -1,0 +1,223 @@
+//! `ModelDefinition`: a published model's parts, files and repositories, as `models/<name>/` says.
+
+use std::collections::BTreeMap;
+
+use any2pix_nn::checkpoint::Names;
+use candle_core::DType;
+use serde::Deserialize;
+
+use crate::error::{HubError, Result};
+use crate::table::TensorTable;
+
+/// What the program carries of a component: name, `config.json`, `tensors.txt`, `names.toml`.
+type Carried = (&'static str, &'static str, &'static str, &'static str);
+
+macro_rules! carried {
+    ($($component:literal),* $(,)?) => {
+        &[$((
+            $component,
+            include_str!(concat!("../../../models/instructany2pix/", $component, "/config.json")),
+            include_str!(concat!("../../../models/instructany2pix/", $component, "/tensors.txt")),
+            include_str!(concat!("../../../models/instructany2pix/", $component, "/names.toml")),
+        )),*]
+    };
+}
+
+/// The components of InstructAny2Pix, in the order in which an edit needs them.
+const INSTRUCTANY2PIX: &[Carried] = carried![
+    "imagebind",
+    "llm",
+    "prior",
+    "prior_text_encoder",
+    "text_encoder",
+    "text_encoder_2",
+    "vae",
+    "unet",
+    "ip_adapter",
+    "refiner_unet",
+];
+
+/// Where its files come from.
+const INSTRUCTANY2PIX_SOURCES: &str = include_str!("../../../models/instructany2pix/sources.toml");
+
+/// Names of the models whose definition the program carries.
+pub const MODELS: &[&str] = &["instructany2pix"];
+
+/// How the tensors of a component are stored where it is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// A zip file with a pickle, as `torch.save` writes it.
+    Torch,
+    /// One header, then bytes.
+    Safetensors,
+}
+
+/// Type of a stored number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits.
+    F32,
+    /// IEEE half.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl Precision {
+    /// The same for candle.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// A repository of the hub, and which of its files are wanted.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repository {
+    /// `organisation/name`.
+    pub id: String,
+    /// Branch, tag or commit.
+    #[serde(default = "main_branch")]
+    pub revision: String,
+    /// Where its files go, below the model's folder.
+    #[serde(default)]
+    pub folder: String,
+    /// Patterns of wanted files.
+    pub include: Vec<String>,
+    /// Patterns of files that are not wanted after all.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// What one may do with it.
+    pub licence: String,
+    /// Why it may be left out.
+    pub optional: Option<String>,
+    /// Whether it only replaces files of another repository; not pulled unless it is named.
+    #[serde(default)]
+    pub alternative: bool,
+}
+
+fn main_branch() -> String {
+    "main".to_string()
+}
+
+/// Which file holds a component.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Placement {
+    /// Below the model's folder.
+    pub file: String,
+    /// How it is stored.
+    pub format: Format,
+    /// Whether it is cut into several files with an index beside them.
+    #[serde(default)]
+    pub shards: bool,
+    /// Whether the part of a name before its first dot is a dictionary of its own.
+    #[serde(default)]
+    pub nested: bool,
+    /// Type of the published numbers.
+    pub dtype: Precision,
+    /// Whether the file's folder is this component's, with a config.json in it.
+    #[serde(default)]
+    pub own_folder: bool,
+    /// Whether a tokenizer lies in a folder beside the file.
+    #[serde(default)]
+    pub tokenizer: bool,
+    /// Files that hold the same.
+    #[serde(default)]
+    pub alternatives: Vec<String>,
+    /// Why it may be missing.
+    pub optional: Option<String>,
+}
+
+/// One part of a model.
+#[derive(Clone, Debug)]
+pub struct ComponentDefinition {
+    /// Its folder's name.
+    pub name: &'static str,
+    /// The text of its `config.json`.
+    pub config: &'static str,
+    /// Every published tensor.
+    pub tensors: TensorTable,
+    /// How published names become the model's.
+    pub names: Names,
+    /// Where it lies.
+    pub placement: Placement,
+}
+
+impl ComponentDefinition {
+    /// The model's name of a published tensor; `None` when the model does not read it.
+    pub fn read_as(&self, published: &str) -> Option<String> {
+        let name = self.names.apply(published);
+        let ignored = self.names.ignore.iter().any(|i| name.starts_with(&i.prefix));
+        (!ignored).then_some(name)
+    }
+}
+
+/// What `sources.toml` holds.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sources {
+    repository: Vec<Repository>,
+    component: BTreeMap<String, Placement>,
+}
+
+/// A published model.
+#[derive(Clone, Debug)]
+pub struct ModelDefinition {
+    /// Its name.
+    pub name: &'static str,
+    /// Its parts, in the order in which an edit needs them.
+    pub components: Vec<ComponentDefinition>,
+    /// Where its files come from.
+    pub repositories: Vec<Repository>,
+}
+
+impl ModelDefinition {
+    /// The definition that the program carries under that name.
+    pub fn named(name: &str) -> Result<Self> {
+        match name {
+            "instructany2pix" => {
+                Self::read("instructany2pix", INSTRUCTANY2PIX_SOURCES, INSTRUCTANY2PIX)
+            }
+            _ => Err(HubError::UnknownModel { name: name.into(), known: MODELS.join(", ") }),
+        }
+    }
+
+    fn read(name: &'static str, sources: &str, carried: &[Carried]) -> Result<Self> {
+        let at = |file: &str| format!("models/{name}/{file}");
+        let mut sources: Sources = toml::from_str(sources)
+            .map_err(|e| HubError::malformed(at("sources.toml"), e.message()))?;
+        let component = |(part, config, tensors, names): &Carried| {
+            let placement = sources.component.remove(*part).ok_or_else(|| {
+                HubError::malformed(at("sources.toml"), format!("`{part}` has no place"))
+            })?;
+            Ok(ComponentDefinition {
+                name: part,
+                config,
+                tensors: TensorTable::parse(&at(&format!("{part}/tensors.txt")), tensors)?,
+                names: Names::from_toml(&at(&format!("{part}/names.toml")), names)?,
+                placement,
+            })
+        };
+        let components = carried.iter().map(component).collect::<Result<_>>()?;
+        Ok(Self { name, components, repositories: sources.repository })
+    }
+
+    /// The component of that name.
+    pub fn component(&self, name: &str) -> Result<&ComponentDefinition> {
+        self.components.iter().find(|component| component.name == name).ok_or_else(|| {
+            let known: Vec<&str> = self.components.iter().map(|c| c.name).collect();
+            HubError::UnknownComponent {
+                model: self.name.to_string(),
+                component: name.to_string(),
+                known: known.join(", "),
+            }
+        })
+    }
+}
