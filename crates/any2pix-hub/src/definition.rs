@@ -37,6 +37,18 @@ const INSTRUCTANY2PIX: &[Carried] = carried![
     "refiner_unet",
 ];
 
+/// Noise schedules that lie in folders of their own: where, and what the program carries of them.
+const SCHEDULERS: &[(&str, &str)] = &[
+    (
+        "stable-diffusion-xl-base-1.0/scheduler/scheduler_config.json",
+        include_str!("../../../models/instructany2pix/scheduler/scheduler_config.json"),
+    ),
+    (
+        "stable-diffusion-xl-refiner-1.0/scheduler/scheduler_config.json",
+        include_str!("../../../models/instructany2pix/refiner_scheduler/scheduler_config.json"),
+    ),
+];
+
 /// Where its files come from.
 const INSTRUCTANY2PIX_SOURCES: &str = include_str!("../../../models/instructany2pix/sources.toml");
 
@@ -151,6 +163,13 @@ pub struct ComponentDefinition {
 }
 
 impl ComponentDefinition {
+    /// The noise schedule of the diffusers folder that the component is a part of, if it is the
+    /// UNet there: where it lies, and its text.
+    pub fn scheduler(&self) -> Option<(&'static str, &'static str)> {
+        let (folder, _) = self.placement.file.split_once("/unet/")?;
+        SCHEDULERS.iter().copied().find(|(path, _)| path.starts_with(folder))
+    }
+
     /// The model's name of a published tensor; `None` when the model does not read it.
     pub fn read_as(&self, published: &str) -> Option<String> {
         let name = self.names.apply(published);

@@ -192,7 +192,8 @@ fn write_file(
     pending.finish()
 }
 
-/// What lies beside a component's weights: its config, an index of shards, a tokenizer.
+/// What lies beside a component's weights: its config, a noise schedule, an index of shards, a
+/// tokenizer.
 fn write_beside(
     component: &ComponentDefinition,
     folder: &Path,
@@ -204,6 +205,9 @@ fn write_beside(
     // A file that holds several components, or lies at the top, has no config of its own.
     if place.own_folder {
         write_whole(&beside.join("config.json"), component.config.as_bytes())?;
+    }
+    if let Some((path, text)) = component.scheduler() {
+        write_whole(&folder.join(path), text.as_bytes())?;
     }
     if place.shards {
         let shards = cut(headers(component, options.dtype), options.shard_bytes);

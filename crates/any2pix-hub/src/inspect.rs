@@ -103,7 +103,8 @@ pub fn inspect(folder: &Path) -> Result<Inspection> {
 fn is_named(folder: &Path, model: &ModelDefinition) -> bool {
     let text = std::fs::read(folder.join("model_index.json")).unwrap_or_default();
     let index: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
-    index["_class_name"].as_str().is_some_and(|name| name.eq_ignore_ascii_case(model.name))
+    let class = index["_class_name"].as_str().and_then(|name| name.strip_suffix("Pipeline"));
+    class.is_some_and(|name| name.eq_ignore_ascii_case(model.name))
 }
 
 fn empty(name: &str) -> Part {

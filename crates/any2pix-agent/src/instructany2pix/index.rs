@@ -12,12 +12,13 @@ use crate::settings::SettingsPatch;
 use crate::store::ModelStore;
 
 /// What `_class_name` in `model_index.json` says.
-pub const CLASS_NAMES: [&str; 2] = ["InstructAny2PixPipeline", "InstructAny2Pix"];
+pub const CLASS_NAME: &str = "InstructAny2PixPipeline";
 const INDEX: &str = "model_index.json";
 /// The published layout and settings, over which a model's own index is laid.
-const PUBLISHED: &str = include_str!("../../../../models/instructany2pix/pipeline.json");
-const PUBLISHED_PRIOR: &str =
-    include_str!("../../../../models/instructany2pix/prior_pipeline.json");
+const PUBLISHED: &str = include_str!("../../../../models/instructany2pix/model_index.json");
+const PUBLISHED_PRIOR: &str = include_str!("../../../../models/instructany2pix/prior/config.json");
+const PUBLISHED_PRIOR_TEXT: &str =
+    include_str!("../../../../models/instructany2pix/prior_text_encoder/config.json");
 
 /// How weights may be called in a part's folder, the first that is there.
 const WEIGHTS: [&str; 14] = [
@@ -108,7 +109,7 @@ impl Index {
 pub fn is_full_size(store: &ModelStore) -> Result<bool, AgentError> {
     if store.find(INDEX)?.is_some() {
         let index: Value = store.json(INDEX)?;
-        return Ok(index["_class_name"].as_str().is_some_and(|name| CLASS_NAMES.contains(&name)));
+        return Ok(index["_class_name"].as_str().is_some_and(|name| name == CLASS_NAME));
     }
     let published = Index::open(store)?.components;
     let own = [published.imagebind, published.llm, published.prior, published.ip_adapter];
@@ -147,8 +148,9 @@ pub(super) fn config(
 
 /// The config of a prior: what is found, over what the published one is.
 pub(super) fn prior_config(store: &ModelStore, found: Option<Value>) -> Result<Value, AgentError> {
-    let published = serde_json::from_str(PUBLISHED_PRIOR);
-    let mut config: Value = published.map_err(|e| store.bad("prior_pipeline.json", &e))?;
+    let published = |text| serde_json::from_str(text).map_err(|e| store.bad("prior", &e));
+    let mut config: Value = published(PUBLISHED_PRIOR)?;
+    config["clip_text_config"] = published(PUBLISHED_PRIOR_TEXT)?;
     if let Some(found) = found {
         lay(&mut config, found);
     }

@@ -8,7 +8,7 @@ mod parts;
 mod prompt;
 
 pub use compat::{Compat, Quirks};
-pub use index::{CLASS_NAMES, is_full_size};
+pub use index::{CLASS_NAME, is_full_size};
 
 use any2pix_llm::EditPlan;
 use any2pix_nn::Generator;
