@@ -142,6 +142,16 @@ pub enum AgentError {
         /// Where it was looked for.
         path: String,
     },
+    /// A part's weights would take more memory than the user allows.
+    #[error("{component}: needs {needed} MB, --max-memory allows {most} MB")]
+    TooLarge {
+        /// The part's folder or file.
+        component: String,
+        /// Memory in use with the part loaded, in MB.
+        needed: u64,
+        /// What is allowed, in MB.
+        most: u64,
+    },
     /// A file cannot be written.
     #[error("{}: cannot be written", path.display())]
     Unwritable {
@@ -188,9 +198,10 @@ impl AgentError {
     /// What a caller can do about it.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Weights { .. } | Self::BadModel { .. } | Self::MissingComponent { .. } => {
-                ErrorClass::Model
-            }
+            Self::Weights { .. }
+            | Self::BadModel { .. }
+            | Self::MissingComponent { .. }
+            | Self::TooLarge { .. } => ErrorClass::Model,
             Self::Unwritable { .. } => ErrorClass::Storage,
             Self::Compute { .. } | Self::NotFinite { .. } => ErrorClass::Internal,
             Self::Cancelled { .. } => ErrorClass::Cancelled,
@@ -232,6 +243,13 @@ impl Hint for AgentError {
                 return vec![
                     format!("fetch it, or say in model_index.json where it lies: {place}"),
                     "docs/instructany2pix.md lists every file and where it is published".into(),
+                ];
+            }
+            Self::TooLarge { .. } => {
+                return vec![
+                    "--precision bf16 halves the weights; --llm-quant q4_0 is for the language model"
+                        .into(),
+                    "or allow more with --max-memory".into(),
                 ];
             }
             Self::Unwritable { .. } => "is there space, and may you write there?",

@@ -149,10 +149,12 @@ fn memory(field: &str) -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// What products were computed in.
+/// What weights were kept in, and products computed in where the machine can.
 fn precision_name() -> &'static str {
-    let rounds = any2pix_nn::ops::multiplies_bf16();
-    if rounds { "bf16" } else { "f32" }
+    match any2pix_nn::ops::precision() {
+        any2pix_nn::ops::Precision::Bf16 => "bf16",
+        any2pix_nn::ops::Precision::F32 => "f32",
+    }
 }
 
 /// The inputs of `request` as the outcome remembers them.

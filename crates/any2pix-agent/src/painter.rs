@@ -3,7 +3,7 @@
 use any2pix_diffusion::denoise::{Flow, NoisePredictor, denoise, first_step};
 use any2pix_diffusion::draft::to_latent_mask;
 use any2pix_diffusion::guidance::ClassifierFreeGuidance;
-use any2pix_diffusion::inversion::{InversionConfig, invert};
+use any2pix_diffusion::inversion::invert;
 use any2pix_diffusion::ip_adapter::AdaptedUNet;
 use any2pix_diffusion::latents::polar_interpolate;
 use any2pix_diffusion::schedulers::{self, DDIMInverseScheduler, Scheduler, SchedulerConfig};
@@ -188,7 +188,7 @@ impl Painter {
                 let nothing = Condition { subject: zero.clone(), picture: zero };
                 let conditions = self.conditions(&nothing, false, side)?;
                 let predictor = ConditionedUNet { unet: &self.model.unet, conditions };
-                invert(&predictor, &inverse, source, InversionConfig::default(), |done, _| {
+                invert(&predictor, &inverse, source, settings.inversion(), |done, _| {
                     run.step(done, settings.steps);
                     flow(run)
                 })

@@ -57,15 +57,17 @@ pub struct OpenOptions {
     pub llm_format: LlmFormat,
     /// Changes of UNet and text encoders.
     pub loras: Vec<LoraFile>,
+    /// Bytes that the program may have in memory once a part of a full-size model is loaded.
+    pub max_memory: Option<u64>,
 }
 
 /// Opens a model by name or folder; no weights are read yet. What it is decides what edits.
 pub fn open(model: &str, options: OpenOptions) -> Result<Box<dyn Pipeline>, AgentError> {
-    let OpenOptions { galleries, llm_format, loras } = options;
     let store = ModelStore::open(model)?;
     if is_full_size(&store)? {
-        return Ok(Box::new(InstructAny2Pix::open(store, llm_format, loras)?));
+        return Ok(Box::new(InstructAny2Pix::open(store, options)?));
     }
+    let OpenOptions { galleries, llm_format, loras, max_memory: _ } = options;
     if let Some(lora) = loras.first() {
         let (path, reason) = (lora.path.clone(), "this model takes no LoRA".to_string());
         return Err(AgentError::Unusable { path, reason });

@@ -1,5 +1,7 @@
 //! `EditSettings`: every number a user may choose, with its default and its range.
 
+use any2pix_diffusion::inversion::InversionConfig;
+use any2pix_llm::Sampling;
 use serde::{Deserialize, Serialize};
 
 use crate::error::AgentError;
@@ -85,6 +87,15 @@ pub struct EditSettings {
     pub compat: Compat,
     /// Also say what the language model would say if its answer were not bound to be a plan.
     pub show_text: bool,
+    /// How often each step of the inversion is repeated at its own result; 0 is the published
+    /// method.
+    pub inversion_refinement: usize,
+    /// How freely a full-size model's plan is drawn; 0 takes the best token.
+    pub temperature: f32,
+    /// So many of the best tokens are drawn from; 0 is all.
+    pub top_k: usize,
+    /// Only the best tokens that together are so probable are drawn from; 1 is all.
+    pub top_p: f32,
 }
 
 impl Default for EditSettings {
@@ -110,6 +121,10 @@ impl Default for EditSettings {
             image_scale: 1.0,
             compat: Compat::Repaired,
             show_text: false,
+            inversion_refinement: 0,
+            temperature: Sampling::GREEDY.temperature,
+            top_k: Sampling::GREEDY.top_k,
+            top_p: Sampling::GREEDY.top_p,
         }
     }
 }
@@ -139,6 +154,10 @@ pub struct SettingsPatch {
     pub image_scale: Option<f64>,
     pub compat: Option<Compat>,
     pub show_text: Option<bool>,
+    pub inversion_refinement: Option<usize>,
+    pub temperature: Option<f32>,
+    pub top_k: Option<usize>,
+    pub top_p: Option<f32>,
 }
 
 impl SettingsPatch {
@@ -169,6 +188,10 @@ impl SettingsPatch {
         put(&mut settings.image_scale, &self.image_scale);
         put(&mut settings.compat, &self.compat);
         put(&mut settings.show_text, &self.show_text);
+        put(&mut settings.inversion_refinement, &self.inversion_refinement);
+        put(&mut settings.temperature, &self.temperature);
+        put(&mut settings.top_k, &self.top_k);
+        put(&mut settings.top_p, &self.top_p);
     }
 }
 
@@ -179,6 +202,17 @@ impl EditSettings {
             Decoder::Source => 0.0,
             Decoder::Inversion => 0.7,
         })
+    }
+
+    /// How the inversion's steps are taken.
+    pub fn inversion(&self) -> InversionConfig {
+        InversionConfig { fixed_point_iterations: self.inversion_refinement }
+    }
+
+    /// How a full-size model's language model draws tokens.
+    pub fn sampling(&self) -> Sampling {
+        let Self { temperature, top_k, top_p, .. } = *self;
+        Sampling { temperature, top_k, top_p }
     }
 
     /// An error for the first setting that is out of its range.
@@ -210,6 +244,9 @@ impl EditSettings {
         within("--strength", self.strength, 0.0, 1.0)?;
         within("--refinement", self.refinement, 0.0, 1.0)?;
         within("--image-scale", self.image_scale, 0.0, 4.0)?;
+        within("--inversion-refinement", self.inversion_refinement as f64, 0.0, 20.0)?;
+        within("--temperature", self.temperature.into(), 0.0, 10.0)?;
+        within("--top-p", self.top_p.into(), 0.01, 1.0)?;
         for side in self.size {
             within("--size", f64::from(side), 16.0, 4096.0)?;
         }
@@ -225,7 +262,7 @@ mod tests {
     fn defaults_are_valid_and_each_limit_is_named() {
         EditSettings::default().validate().unwrap();
         type Change = fn(&mut EditSettings);
-        let wrong: [(&str, Change); 10] = [
+        let wrong: [(&str, Change); 13] = [
             ("--steps", |s| s.steps = 0),
             ("--guidance", |s| s.guidance = f64::NAN),
             ("--alpha", |s| s.alpha = Some(1.01)),
@@ -236,6 +273,9 @@ mod tests {
             ("--size", |s| s.size = [512, 0]),
             ("--refinement", |s| s.refinement = 1.5),
             ("--image-scale", |s| s.image_scale = -1.0),
+            ("--inversion-refinement", |s| s.inversion_refinement = 21),
+            ("--temperature", |s| s.temperature = f32::NAN),
+            ("--top-p", |s| s.top_p = 0.0),
         ];
         for (name, change) in wrong {
             let mut settings = EditSettings::default();

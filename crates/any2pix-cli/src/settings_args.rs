@@ -100,6 +100,20 @@ pub(crate) struct SettingsArgs {
     /// Also show what a full-size model's language model says when nothing binds its answer.
     #[arg(long)]
     show_text: bool,
+    /// How often each step of an inversion is repeated at its own result; 0 is the published
+    /// method.
+    #[arg(long, env = "ANY2PIX_INVERSION_REFINEMENT", value_name = "TIMES")]
+    inversion_refinement: Option<usize>,
+    /// How freely a full-size model's plan is drawn; 0 takes the best token, the published
+    /// program 0.3.
+    #[arg(long, env = "ANY2PIX_TEMPERATURE")]
+    temperature: Option<f32>,
+    /// Draw a plan's tokens from so many of the best; 0 is all, the published program 50.
+    #[arg(long, env = "ANY2PIX_TOP_K")]
+    top_k: Option<usize>,
+    /// Draw a plan's tokens from the best that together are so probable; the published program 0.6.
+    #[arg(long, env = "ANY2PIX_TOP_P")]
+    top_p: Option<f32>,
     /// Do not let the prior refine the target.
     #[arg(long)]
     no_refine: bool,
@@ -119,6 +133,10 @@ pub(crate) struct SettingsArgs {
     /// machine does not multiply bf16.
     #[arg(long, env = "ANY2PIX_LLM_QUANT", value_enum)]
     llm_quant: Option<Quantisation>,
+    /// Memory in GB that the program may have once a part of a full-size model is loaded; what is
+    /// larger is refused before it is read.
+    #[arg(long, env = "ANY2PIX_MAX_MEMORY", value_name = "GB")]
+    max_memory: Option<f64>,
     /// Where to compute.
     #[arg(long, env = "ANY2PIX_DEVICE")]
     device: Option<String>,
@@ -189,7 +207,16 @@ impl SettingsArgs {
                 CompatArg::Reference => Compat::Reference,
             }),
             show_text: self.show_text.then_some(true),
+            inversion_refinement: self.inversion_refinement,
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
         }
+    }
+
+    /// Bytes that the program may have in memory.
+    pub(crate) fn max_memory(&self) -> Option<u64> {
+        self.max_memory.map(|gigabytes| (gigabytes * 1e9) as u64)
     }
 
     /// How the language model's weights are kept.

@@ -23,7 +23,7 @@ use crate::conditioning::{self, Condition};
 use crate::error::AgentError;
 use crate::inputs::{self, Input, row};
 use crate::outcome::{self, EditOutcome};
-use crate::pipeline::{LlmFormat, LoraFile, Pipeline};
+use crate::pipeline::{OpenOptions, Pipeline};
 use crate::plan_report;
 use crate::progress::{Progress, Stage};
 use crate::request::EditRequest;
@@ -57,12 +57,8 @@ fn stage<T>(
 
 impl InstructAny2Pix {
     /// A model in a folder. Every part is looked for; no weights are read yet.
-    pub fn open(
-        store: ModelStore,
-        llm_format: LlmFormat,
-        loras: Vec<LoraFile>,
-    ) -> Result<Self, AgentError> {
-        Ok(Self { parts: Parts::open(store, llm_format, loras)? })
+    pub fn open(store: ModelStore, options: OpenOptions) -> Result<Self, AgentError> {
+        Ok(Self { parts: Parts::open(store, options)? })
     }
 
     fn plan(
@@ -71,7 +67,7 @@ impl InstructAny2Pix {
         inputs: &[Input],
         quirks: &Quirks,
     ) -> Result<Planned, AgentError> {
-        let planner = self.parts.planner(quirks)?;
+        let planner = self.parts.planner(quirks)?.with_sampling(request.settings.sampling());
         let (pieces, embeddings) = inputs::for_planner(&request.instruction, inputs);
         let failed = |error| AgentError::Planning { error: Box::new(error) };
         let mut chance = Generator::new(request.settings.seed).fork("plan");

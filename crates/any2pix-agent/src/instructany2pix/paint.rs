@@ -3,7 +3,7 @@
 
 use any2pix_diffusion::denoise::{Flow, NoisePredictor, denoise, first_step, image_to_image};
 use any2pix_diffusion::guidance::ClassifierFreeGuidance;
-use any2pix_diffusion::inversion::{InversionConfig, invert};
+use any2pix_diffusion::inversion::invert;
 use any2pix_diffusion::ip_adapter::AdaptedUNet;
 use any2pix_diffusion::latents::polar_interpolate;
 use any2pix_diffusion::schedulers::{self, DDIMInverseScheduler, Scheduler, SchedulerConfig};
@@ -133,7 +133,7 @@ impl Painting<'_> {
         let mut invert_all = || {
             let conditions = inversion_conditions(&self.prompts.empty, self.ids(), quirk)?;
             let predictor = ConditionedUNet { unet: &unet.unet, conditions };
-            invert(&predictor, &inverse, latents, InversionConfig::default(), |done, _| {
+            invert(&predictor, &inverse, latents, self.settings.inversion(), |done, _| {
                 run.step(done, steps);
                 flow(run)
             })

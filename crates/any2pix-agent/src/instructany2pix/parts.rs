@@ -15,7 +15,7 @@ use any2pix_encoders::clip_tokenizer::ClipTokenizer;
 use any2pix_encoders::imagebind::{self, ImageBindConfig, ImageBindModel};
 use any2pix_llm::sentencepiece::tokenizer_json;
 use any2pix_llm::{LlamaConfig, Planner, Tokenizer};
-use any2pix_nn::ops::{self, Quantisation};
+use any2pix_nn::ops::{self, Precision, Quantisation};
 use any2pix_nn::{Checkpoint, Hint};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -26,8 +26,8 @@ use serde_json::Value;
 use super::compat::Quirks;
 use super::index::{self, Index};
 use crate::error::AgentError;
-use crate::outcome::sha256_of_file;
-use crate::pipeline::{LlmFormat, LoraFile};
+use crate::outcome::{resident_memory, sha256_of_file};
+use crate::pipeline::{LlmFormat, LoraFile, OpenOptions};
 use crate::store::ModelStore;
 
 /// Weights of a language model's layers from which on they are not kept in 32 bits unasked.
@@ -56,6 +56,7 @@ pub(super) struct Parts {
     pub(super) index: Index,
     llm_format: LlmFormat,
     loras: Vec<LoraFile>,
+    max_memory: Option<u64>,
 }
 
 /// The prior with the states of the empty text, when its sequence has text.
@@ -79,13 +80,10 @@ fn misfit<E: Hint + Send + Sync + 'static>(component: &str) -> impl Fn(E) -> Age
 
 impl Parts {
     /// Opens the index and looks whether every part is there; no weights are read yet.
-    pub(super) fn open(
-        store: ModelStore,
-        llm_format: LlmFormat,
-        loras: Vec<LoraFile>,
-    ) -> Result<Self, AgentError> {
+    pub(super) fn open(store: ModelStore, options: OpenOptions) -> Result<Self, AgentError> {
+        let OpenOptions { llm_format, loras, max_memory, .. } = options;
         let index = Index::open(&store)?;
-        let parts = Self { store, index, llm_format, loras };
+        let parts = Self { store, index, llm_format, loras, max_memory };
         let places = &parts.index.components;
         parts.find("imagebind", &places.imagebind)?;
         parts.find("llm", &places.llm)?;
@@ -163,6 +161,35 @@ impl Parts {
         self.store.json(&format!("{place}/config.json"))
     }
 
+    /// The weights of a part, unless they would take more memory than is allowed: `bits` a number,
+    /// those of the precision in force if it is not given.
+    fn weights(
+        &self,
+        (component, place): (&'static str, &str),
+        ignored: &[&str],
+        bits: Option<f64>,
+    ) -> Result<Checkpoint, AgentError> {
+        let path = self.find(component, place)?;
+        let checkpoint = self.store.weights(&path)?;
+        let Some(most) = self.max_memory else { return Ok(checkpoint) };
+        let read = checkpoint.entries().into_iter();
+        let read = read.filter(|entry| !ignored.iter().any(|i| entry.name.starts_with(i)));
+        let numbers: usize = read.map(|entry| entry.shape.iter().product::<usize>()).sum();
+        let bits = bits.unwrap_or(match ops::precision() {
+            Precision::F32 => 32.0,
+            Precision::Bf16 => 16.0,
+        });
+        let needed = resident_memory().unwrap_or(0) + (numbers as f64 * bits / 8.0) as u64;
+        match needed <= most {
+            true => Ok(checkpoint),
+            false => Err(AgentError::TooLarge {
+                component: path,
+                needed: needed >> 20,
+                most: most >> 20,
+            }),
+        }
+    }
+
     /// Builds a part from its weights, all of which must be used.
     fn build<T, E: Hint + Send + Sync + 'static>(
         &self,
@@ -170,7 +197,7 @@ impl Parts {
         ignored: &[&str],
         load: impl FnOnce(VarBuilder<'static>) -> Result<T, E>,
     ) -> Result<T, AgentError> {
-        let checkpoint = self.store.weights(&self.find(component, place)?)?;
+        let checkpoint = self.weights((component, place), ignored, None)?;
         let part = load(checkpoint.builder(DType::F32, &Device::Cpu)).map_err(misfit(place))?;
         checkpoint.finish(ignored).map_err(AgentError::weights(place))?;
         Ok(part)
@@ -214,9 +241,11 @@ impl Parts {
         let place = self.index.components.llm.as_str();
         let config = self.store.read(&format!("{place}/config.json"))?;
         let files = (&config[..], self.tokenizer(quirks)?);
-        let weights = self.store.weights(&self.find("llm", place)?)?;
-        Planner::load_with(files, &weights, self.llm_quant(&config)?, DType::F32, &Device::Cpu)
-            .map_err(misfit(place))
+        let format = self.llm_quant(&config)?;
+        // Of many weights, so that parts of a block do not count.
+        let bits = format.map(|format| format.bytes(1 << 20) as f64 * 8.0 / f64::from(1 << 20));
+        let weights = self.weights(("llm", place), &[], bits)?;
+        Planner::load_with(files, &weights, format, DType::F32, &Device::Cpu).map_err(misfit(place))
     }
 
     /// The prior. Its text encoder only ever reads the empty text, and is dropped at once.
@@ -268,7 +297,7 @@ impl Parts {
             }
             None => ClipTokenizer::new(),
         };
-        let weights = self.store.weights(&self.find("base", &place)?)?;
+        let weights = self.weights(("base", &place), TEXT_CONSTANTS, None)?;
         let vb =
             lora::merged(&weights, part, &self.loras()?, &Device::Cpu).map_err(misfit(name))?;
         let model = ClipTextModel::load(vb, &config).map_err(EncoderError::from);
@@ -318,8 +347,8 @@ impl Parts {
     pub(super) fn unet(&self) -> Result<AdaptedUNet, AgentError> {
         let (place, adapter_place) = (self.base("unet"), &self.index.components.ip_adapter);
         let config: UNet2DConditionModelConfig = self.config(&place)?;
-        let weights = self.store.weights(&self.find("base", &place)?)?;
-        let adapter = self.store.weights(&self.find("ip_adapter", adapter_place)?)?;
+        let weights = self.weights(("base", &place), &[], None)?;
+        let adapter = self.weights(("ip_adapter", adapter_place), &[], None)?;
         let numbers = self.adapter_config(&adapter, &config)?;
         let vb = lora::merged(&weights, LoraPart::Unet, &self.loras()?, &Device::Cpu)
             .map_err(misfit("lora"))?;

@@ -62,6 +62,7 @@ pub(super) fn run(args: &Args, compute: &ComputeArgs, printer: &Printer) -> Resu
         galleries: args.galleries.clone(),
         llm_format: args.settings.llm_format(),
         loras: args.loras.clone(),
+        max_memory: args.settings.max_memory(),
     };
     let pipeline = any2pix_agent::open(&args.model, options).map_err(|e| failure(&e))?;
     let settings = args.settings.resolve(pipeline.settings())?;

@@ -1,7 +1,7 @@
 //! The bytes of a file: mapped or in memory, shared by all tensors that lie in them.
 
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -44,6 +44,21 @@ impl Bytes {
         // `Checkpoint::open` says.
         let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
         Ok(Self(Arc::new(Place::Mapped(map))))
+    }
+
+    /// Gives the memory of these pages of a mapped file back to the system, which reads them again
+    /// if they are wanted again: a file of weights is read once, and would count as ours for long.
+    #[allow(unsafe_code)]
+    pub(super) fn forget(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Place::Mapped(map) = &*self.0 {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the map is of a file and never written to, so that its pages come back as
+            // they were. That the system may not follow the advice does no harm.
+            let _ = unsafe { map.unchecked_advise_range(advice, range.start, range.len()) };
+        }
+        #[cfg(not(unix))]
+        let _ = range;
     }
 }
 

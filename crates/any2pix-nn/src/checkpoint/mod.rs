@@ -332,10 +332,10 @@ impl Checkpoint {
     /// such tensor, or it is not of a quantised format that products are computed with.
     pub fn quantised(&self, name: &str) -> TensorResult<Option<QTensor>> {
         let Some(Source::File(stored)) = self.tensors.get(name) else { return Ok(None) };
-        let Some(tensor) = stored.quantised()? else { return Ok(None) };
         if !stored.has_finite_scales() {
             candle_core::bail!("tensor `{name}` has numbers that are not finite");
         }
+        let Some(tensor) = stored.quantised()? else { return Ok(None) };
         note(&self.seen, name);
         Ok(Some(tensor))
     }

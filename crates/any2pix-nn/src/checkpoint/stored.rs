@@ -273,8 +273,14 @@ impl Stored {
         Cow::Owned(ordered)
     }
 
-    /// The tensor, in f32 if it is quantised.
+    /// The tensor, in f32 if it is quantised; its part of the file is then forgotten.
     pub(super) fn read(&self) -> Result<Tensor> {
+        let tensor = self.numbers();
+        self.bytes.forget(self.start..self.start + self.len());
+        tensor
+    }
+
+    fn numbers(&self) -> Result<Tensor> {
         if let Some(quantised) = self.quantised()? {
             return quantised.dequantize(&Device::Cpu);
         }
@@ -316,6 +322,7 @@ impl Stored {
         }
         let blocks = &data[shift..shift + self.len()];
         let storage = QStorage::from_data(Cow::Borrowed(blocks), &Device::Cpu, dtype)?;
+        self.bytes.forget(self.start..self.start + self.len());
         QTensor::new(storage, self.shape.as_slice()).map(Some)
     }
 
