@@ -105,6 +105,30 @@ fn check(name: &str, load: impl FnOnce(VarBuilder<'static>, &ComponentDefinition
     assert_same(name, &given, &asked(&given, |vb| load(vb, component)));
 }
 
+/// InstructPix2Pix as its one file has it: Stable Diffusion 1.5 with four more channels.
+#[test]
+fn instruct_pix2pix() {
+    let path = any2pix_tests::root().join("models/instruct_pix2pix/pipeline.json");
+    let published: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let config = |part: &str| published[part].clone();
+    let numbers = |asked: Shapes| {
+        let count: usize = asked.values().map(|shape| shape.iter().product::<usize>()).sum();
+        (asked.len(), count)
+    };
+    let known = Shapes::new();
+    let unet = serde_json::from_value(config("unet")).unwrap();
+    let unet = asked(&known, |vb| drop(UNet2DConditionModel::load(vb, &unet).unwrap()));
+    assert_eq!(unet["conv_in.weight"], [320, 8, 3, 3]);
+    assert_eq!(numbers(unet), (686, 859_532_484));
+    let codec = serde_json::from_value(config("vae")).unwrap();
+    let codec = asked(&known, |vb| drop(AutoencoderKL::load(vb, &codec).unwrap()));
+    assert_eq!(numbers(codec), (248, 83_653_863));
+    let text: ClipTextConfig = serde_json::from_value(config("text_encoder")).unwrap();
+    let text = asked(&known, |vb| drop(ClipTextModel::load(vb, &text).unwrap()));
+    assert_eq!(numbers(text), (196, 123_060_480));
+}
+
 #[test]
 fn imagebind_huge() {
     check("imagebind", |vb, component| {

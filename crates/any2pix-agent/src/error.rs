@@ -88,6 +88,15 @@ pub enum AgentError {
         /// What may be given.
         reason: String,
     },
+    /// A reference that a model cannot follow.
+    #[error("[{name}]: this model takes the picture that it edits, and words alone")]
+    WordsOnly {
+        /// The name between the brackets.
+        name: String,
+    },
+    /// A model that only edits was given no picture.
+    #[error("this model edits a picture, and the instruction names none")]
+    NoPicture,
     /// The plan names an object that the model does not know.
     #[error("this model does not know `{name}`; the nearest it knows: {}", nearest.join(", "))]
     UnknownObject {
@@ -233,6 +242,13 @@ impl Hint for AgentError {
                     "--force goes on with the nearest".to_string(),
                 ];
             }
+            Self::WordsOnly { name } => {
+                return vec![
+                    format!("say in words what [{name}] is"),
+                    "the embedded model follows references: leave --model out".to_string(),
+                ];
+            }
+            Self::NoPicture => "name it, as in `make it snow in [photo.jpg]`",
             Self::NoPlan { .. } => "say it in other words, for instance `add a dog to [photo.jpg]`",
             Self::OutputIsInput { .. } => "write to another file; inputs are never changed",
             Self::BadModel { .. } => {

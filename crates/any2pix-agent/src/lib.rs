@@ -7,8 +7,10 @@ pub mod conditioning;
 pub mod curate;
 pub mod edit;
 pub mod error;
+mod full_size;
 pub mod gallery;
 pub mod inputs;
+pub mod instruct_pix2pix;
 pub mod instructany2pix;
 pub mod knowledge;
 mod layers;
@@ -34,6 +36,7 @@ mod workbench;
 
 pub use edit::Playroom;
 pub use error::{AgentError, ErrorClass};
+pub use instruct_pix2pix::InstructPix2Pix;
 pub use instructany2pix::{Compat, InstructAny2Pix};
 pub use outcome::EditOutcome;
 pub use pipeline::{LlmFormat, LoraFile, OpenOptions, Pipeline, open};

@@ -6,6 +6,7 @@ use any2pix_nn::ops::Quantisation;
 
 use crate::edit::Playroom;
 use crate::error::AgentError;
+use crate::instruct_pix2pix::{self, InstructPix2Pix};
 use crate::instructany2pix::{InstructAny2Pix, is_full_size};
 use crate::outcome::EditOutcome;
 use crate::progress::Progress;
@@ -64,13 +65,17 @@ pub struct OpenOptions {
 /// Opens a model by name or folder; no weights are read yet. What it is decides what edits.
 pub fn open(model: &str, options: OpenOptions) -> Result<Box<dyn Pipeline>, AgentError> {
     let store = ModelStore::open(model)?;
-    if is_full_size(&store)? {
+    let pix2pix = instruct_pix2pix::layout(&store)?;
+    if pix2pix.is_none() && is_full_size(&store)? {
         return Ok(Box::new(InstructAny2Pix::open(store, options)?));
     }
     let OpenOptions { galleries, llm_format, loras, max_memory: _ } = options;
     if let Some(lora) = loras.first() {
         let (path, reason) = (lora.path.clone(), "this model takes no LoRA".to_string());
         return Err(AgentError::Unusable { path, reason });
+    }
+    if let Some(layout) = pix2pix {
+        return Ok(Box::new(InstructPix2Pix::open(store, layout)?));
     }
     let mut playroom = Playroom::open(model, &galleries)?;
     playroom.quantise_llm(match llm_format {

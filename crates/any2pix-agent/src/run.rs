@@ -75,3 +75,16 @@ impl<'a> Run<'a> {
         self.progress.plan(lines);
     }
 }
+
+/// Does a stage whose parts are dropped at its end, and gives their memory back.
+pub(crate) fn stage<T>(
+    run: &mut Run,
+    stage: Stage,
+    body: impl FnOnce(&mut Run) -> Result<T, AgentError>,
+) -> Result<T, AgentError> {
+    run.stage(stage, |run| {
+        let result = body(run);
+        any2pix_nn::release_memory();
+        result
+    })
+}

@@ -27,6 +27,9 @@ pub enum Sampler {
     Ddim,
     /// SDXL's own.
     Euler,
+    /// InstructPix2Pix' own, which adds fresh noise at each step.
+    #[serde(rename = "euler_ancestral")]
+    EulerAncestral,
     /// Few steps, for models distilled to take them (an LCM-LoRA).
     Lcm,
 }
@@ -37,6 +40,7 @@ impl Sampler {
         match self {
             Self::Ddim => "DDIMScheduler",
             Self::Euler => "EulerDiscreteScheduler",
+            Self::EulerAncestral => "EulerAncestralDiscreteScheduler",
             Self::Lcm => "LCMScheduler",
         }
     }
@@ -52,7 +56,7 @@ pub struct EditSettings {
     pub steps: usize,
     /// Classifier-free guidance; 1 is none.
     pub guidance: f64,
-    /// Guidance towards the reference pictures; 1 is none.
+    /// Guidance towards the reference pictures, or the picture that is edited; 1 is none.
     pub image_guidance: f64,
     /// 1 starts from the source (inverted, or noised as the decoder has it), 0 from noise alone;
     /// `None` is the decoder's own habit.

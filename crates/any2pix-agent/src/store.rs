@@ -80,6 +80,17 @@ impl ModelStore {
         }
     }
 
+    /// Names of the files that a model's folder holds itself, sorted.
+    pub fn files(&self) -> Vec<String> {
+        let Place::Folder(folder) = &self.place else { return Vec::new() };
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let files = entries.filter(|entry| entry.path().is_file());
+        let mut names: Vec<String> =
+            files.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
     /// The file at `path`, if the model has it.
     pub fn find(&self, path: &str) -> Result<Option<Cow<'static, [u8]>>, AgentError> {
         match &self.place {

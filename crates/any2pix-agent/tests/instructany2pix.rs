@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail loudly")]
 
+mod untrained;
+
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -18,9 +20,9 @@ use any2pix_encoders::imagebind::ImageBindModel;
 use any2pix_llm::{InstructAny2PixForCausalLM, LlamaConfig};
 use any2pix_nn::{Generator, Parameters};
 use candle_core::{Device, Tensor};
-use candle_nn::VarBuilder;
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
+use untrained::{folder, from, weights, write};
 
 /// Width of the embeddings.
 const EMBEDDING: usize = 16;
@@ -28,43 +30,6 @@ const EMBEDDING: usize = 16;
 const MERGES: [&str; 3] = ["d o", "do g</w>", "a n"];
 /// Width of the first text encoder, of the second, of its projection.
 const TEXT: [usize; 3] = [8, 12, 10];
-
-fn from<T: serde::de::DeserializeOwned>(value: &Value) -> T {
-    serde_json::from_value(value.clone()).unwrap()
-}
-
-fn write(path: &Path, content: &[u8]) {
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, content).unwrap();
-}
-
-/// Weights as initialised, in the file at `path`; layers that start at zero are drawn too, since
-/// they would hide everything before them.
-fn weights(path: &Path, seed: u64, load: impl Fn(VarBuilder)) {
-    let parameters = Parameters::new(seed);
-    load(parameters.builder(&Device::Cpu));
-    let fresh = |name: &String, tensor: &Tensor| {
-        let largest = tensor.abs().unwrap().flatten_all().unwrap().max(0).unwrap();
-        match name.ends_with(".weight") && largest.to_scalar::<f32>().unwrap() == 0.0 {
-            true => {
-                let mut generator = Generator::new(seed).fork(name);
-                (generator.randn(tensor.shape(), &Device::Cpu).unwrap() * 0.2).unwrap()
-            }
-            false => tensor.clone(),
-        }
-    };
-    let tensors = parameters.tensors();
-    let tensors: HashMap<String, Tensor> =
-        tensors.iter().map(|(name, tensor)| (name.clone(), fresh(name, tensor))).collect();
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    candle_core::safetensors::save(&tensors, path).unwrap();
-}
-
-/// A diffusers folder: a config, and weights as initialised.
-fn folder(dir: &Path, file: &str, config: &Value, load: impl Fn(VarBuilder)) {
-    write(&dir.join("config.json"), config.to_string().as_bytes());
-    weights(&dir.join(file), 7, load);
-}
 
 fn unet_config(blocks: usize, cross: usize, time_ids: usize) -> Value {
     let kinds = |plain: &str, cross: &str| -> Vec<String> {
@@ -150,7 +115,7 @@ fn language_model(dir: &Path, seed: u64) {
 
 /// Writes a small untrained model of the published layout into `dir`; what its language model
 /// says depends on `seed`.
-fn untrained(dir: &Path, seed: u64) {
+fn write_model(dir: &Path, seed: u64) {
     let imagebind = json!({
         "vision_image_size": 16, "kernel_size": [2, 8, 8], "vision_embed_dim": 16,
         "vision_num_blocks": 1, "vision_num_heads": 2, "audio_stride": 16,
@@ -204,7 +169,7 @@ const MAKES: u64 = 7;
 /// A model, two pictures and a sound.
 fn fixture(seed: u64) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    untrained(dir.path(), seed);
+    write_model(dir.path(), seed);
     for (name, green) in [("park.png", 4u8), ("shop.png", 1)] {
         let picture = RgbImage::from_fn(90, 60, |x, y| {
             Rgb([x as u8 * 2, (y as u8).wrapping_mul(green), (x ^ y) as u8])

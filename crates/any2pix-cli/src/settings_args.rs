@@ -25,6 +25,8 @@ enum SamplerArg {
     Ddim,
     /// SDXL's own.
     Euler,
+    /// InstructPix2Pix' own.
+    EulerAncestral,
     /// Few steps, with an LCM-LoRA and --guidance 1.
     Lcm,
 }
@@ -63,7 +65,7 @@ pub(crate) struct SettingsArgs {
     /// Classifier-free guidance; 1 is none.
     #[arg(long, env = "ANY2PIX_GUIDANCE")]
     guidance: Option<f64>,
-    /// Guidance towards reference pictures; 1 is none.
+    /// Guidance towards reference pictures, in InstructPix2Pix towards the edited one; 1 is none.
     #[arg(long, env = "ANY2PIX_IMAGE_GUIDANCE")]
     image_guidance: Option<f64>,
     /// 1 starts from the inverted source, 0 from noise alone.
@@ -198,6 +200,7 @@ impl SettingsArgs {
             sampler: self.sampler.map(|sampler| match sampler {
                 SamplerArg::Ddim => Sampler::Ddim,
                 SamplerArg::Euler => Sampler::Euler,
+                SamplerArg::EulerAncestral => Sampler::EulerAncestral,
                 SamplerArg::Lcm => Sampler::Lcm,
             }),
             refinement: self.refinement,

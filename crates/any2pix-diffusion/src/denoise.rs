@@ -26,6 +26,27 @@ impl<P: NoisePredictor + ?Sized> NoisePredictor for Box<P> {
     }
 }
 
+/// Where the noise comes from that some steps add.
+pub trait NoiseSource {
+    /// Standard normal noise for the next step that adds some.
+    ///
+    /// # Shapes
+    /// As `sample`.
+    fn next_like(&mut self, sample: &Tensor) -> Result<Tensor>;
+}
+
+impl NoiseSource for Generator {
+    fn next_like(&mut self, sample: &Tensor) -> Result<Tensor> {
+        self.randn_like(sample)?.to_dtype(sample.dtype())
+    }
+}
+
+impl<N: NoiseSource + ?Sized> NoiseSource for &mut N {
+    fn next_like(&mut self, sample: &Tensor) -> Result<Tensor> {
+        (**self).next_like(sample)
+    }
+}
+
 /// What the loop shows after each step.
 pub struct Progress<'a> {
     /// Steps done.
@@ -47,7 +68,7 @@ pub enum Flow {
     Stop,
 }
 
-/// Denoises `latents` from step `start` on; steps that draw noise draw it from `generator`.
+/// Denoises `latents` from step `start` on; steps that add noise take it from `noise`.
 ///
 /// # Shapes
 /// `latents` `(b, c, h, w)`, already at the noise level of step `start` → the same.
@@ -56,7 +77,7 @@ pub fn denoise(
     scheduler: &dyn Scheduler,
     latents: Tensor,
     start: usize,
-    generator: &mut Generator,
+    noise: &mut impl NoiseSource,
     mut watch: impl FnMut(Progress) -> Flow,
 ) -> Result<Tensor> {
     let steps = scheduler.timesteps().len();
@@ -64,11 +85,11 @@ pub fn denoise(
     for (index, &timestep) in scheduler.timesteps().iter().enumerate().skip(start) {
         let input = scheduler.scale_model_input(&sample, index)?;
         let model_output = predictor.predict(&input, timestep)?;
-        let noise = match scheduler.uses_noise(index) {
-            true => Some(generator.randn_like(&sample)?.to_dtype(sample.dtype())?),
+        let fresh = match scheduler.uses_noise(index) {
+            true => Some(noise.next_like(&sample)?),
             false => None,
         };
-        let output = scheduler.step(&model_output, index, &sample, noise.as_ref())?;
+        let output = scheduler.step(&model_output, index, &sample, fresh.as_ref())?;
         sample = output.prev_sample;
         let progress = Progress {
             done: index + 1,

@@ -27,6 +27,6 @@ fn every_recorded_case_is_reproduced() {
             failures.push(format!("{name}: {row:?}"));
         }
     }
-    assert!(cases >= 16, "only {cases} cases were found");
+    assert!(cases >= 18, "only {cases} cases were found");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

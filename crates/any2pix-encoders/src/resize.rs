@@ -57,13 +57,14 @@ struct Axis {
 }
 
 impl Axis {
-    fn new(input: u32, output: u32, filter: Filter) -> Self {
-        let scale = f64::from(input) / f64::from(output);
+    /// The part of `input` positions from `part.0` to `part.1` as `output` positions.
+    fn new(input: u32, part: (f32, f32), output: u32, filter: Filter) -> Self {
+        let scale = f64::from(part.1 - part.0) / f64::from(output);
         let widened = scale.max(1.0);
         let support = filter.support() * widened;
         let windows = (0..output)
             .map(|position| {
-                let centre = (f64::from(position) + 0.5) * scale;
+                let centre = f64::from(part.0) + (f64::from(position) + 0.5) * scale;
                 let first = (centre - support + 0.5).max(0.0) as usize;
                 let end = ((centre + support + 0.5) as usize).min(input as usize);
                 let weights: Vec<f64> = (first..end)
@@ -120,15 +121,22 @@ fn vertical(rows: &[u8], stride: usize, axis: &Axis, out: &mut [u8]) {
     }
 }
 
+/// A rectangle between pixels: from left to right, and from top to bottom.
+type Part = ((f32, f32), (f32, f32));
+
+fn whole((width, height): (u32, u32)) -> Part {
+    ((0.0, width as f32), (0.0, height as f32))
+}
+
 fn resample<const C: usize>(
     data: &[u8],
-    (width, height): (u32, u32),
+    ((width, height), part): ((u32, u32), Part),
     (new_width, new_height): (u32, u32),
     filter: Filter,
 ) -> Vec<u8> {
     let mut data = std::borrow::Cow::Borrowed(data);
-    if new_width != width {
-        let axis = Axis::new(width, new_width, filter);
+    if new_width != width || part.0 != (0.0, width as f32) {
+        let axis = Axis::new(width, part.0, new_width, filter);
         let mut out = vec![0; new_width as usize * height as usize * C];
         let lines = out.chunks_exact_mut(new_width as usize * C);
         for (row, line) in data.chunks_exact(width as usize * C).zip(lines) {
@@ -136,9 +144,9 @@ fn resample<const C: usize>(
         }
         data = out.into();
     }
-    if new_height != height {
+    if new_height != height || part.1 != (0.0, height as f32) {
         let stride = new_width as usize * C;
-        let axis = Axis::new(height, new_height, filter);
+        let axis = Axis::new(height, part.1, new_height, filter);
         let mut out = vec![0; stride * new_height as usize];
         vertical(&data, stride, &axis, &mut out);
         data = out.into();
@@ -156,13 +164,34 @@ fn rebuilt<P: Pixel<Subpixel = u8>>(
 /// Resizes to exactly `size` (width, height), both at least 1.
 pub fn resize(picture: &RgbImage, size: (u32, u32), filter: Filter) -> RgbImage {
     let size = (size.0.max(1), size.1.max(1));
-    rebuilt(size, resample::<3>(picture.as_raw(), picture.dimensions(), size, filter))
+    let from = (picture.dimensions(), whole(picture.dimensions()));
+    rebuilt(size, resample::<3>(picture.as_raw(), from, size, filter))
+}
+
+/// Fills `size` with the largest part in the middle that has its aspect; edges of that part may
+/// lie between pixels, as Pillow's `ImageOps.fit` has it.
+pub fn fit(picture: &RgbImage, size: (u32, u32), filter: Filter) -> RgbImage {
+    let size = (size.0.max(1), size.1.max(1));
+    let (width, height) = (f64::from(picture.width()), f64::from(picture.height()));
+    let (have, wanted) = (width / height, f64::from(size.0) / f64::from(size.1));
+    let (cut_width, cut_height) = if have >= wanted {
+        (if have > wanted { wanted * height } else { width }, height)
+    } else {
+        (width, width / wanted)
+    };
+    let side = |length: f64, cut: f64| {
+        let start = (length - cut) * 0.5;
+        (start as f32, (start + cut) as f32)
+    };
+    let part = (side(width, cut_width), side(height, cut_height));
+    rebuilt(size, resample::<3>(picture.as_raw(), (picture.dimensions(), part), size, filter))
 }
 
 /// [`resize`] for one channel.
 pub fn resize_gray(picture: &GrayImage, size: (u32, u32), filter: Filter) -> GrayImage {
     let size = (size.0.max(1), size.1.max(1));
-    rebuilt(size, resample::<1>(picture.as_raw(), picture.dimensions(), size, filter))
+    let from = (picture.dimensions(), whole(picture.dimensions()));
+    rebuilt(size, resample::<1>(picture.as_raw(), from, size, filter))
 }
 
 /// Cuts `size` out of the middle; the offset is rounded half to even, as Python's `round`.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::components::PriorUse;
 use crate::error::AgentError;
+use crate::full_size::lay;
 use crate::settings::SettingsPatch;
 use crate::store::ModelStore;
 
@@ -19,24 +20,6 @@ const PUBLISHED: &str = include_str!("../../../../models/instructany2pix/model_i
 const PUBLISHED_PRIOR: &str = include_str!("../../../../models/instructany2pix/prior/config.json");
 const PUBLISHED_PRIOR_TEXT: &str =
     include_str!("../../../../models/instructany2pix/prior_text_encoder/config.json");
-
-/// How weights may be called in a part's folder, the first that is there.
-const WEIGHTS: [&str; 14] = [
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "diffusion_pytorch_model.safetensors",
-    "diffusion_pytorch_model.safetensors.index.json",
-    "model.fp16.safetensors",
-    "model.fp16.safetensors.index.json",
-    "diffusion_pytorch_model.fp16.safetensors",
-    "diffusion_pytorch_model.fp16.safetensors.index.json",
-    "pytorch_model.bin.index.json",
-    "pytorch_model.bin",
-    "diffusion_pytorch_model.bin",
-    "model.bin",
-    "model.gguf",
-    "model.pth",
-];
 
 /// A file or a folder for each part, below the model's folder or absolute.
 #[derive(Clone, Debug, Deserialize)]
@@ -75,18 +58,6 @@ pub(super) struct Index {
     pub(super) settings: SettingsPatch,
 }
 
-/// Lays `over` on `under`, key by key.
-fn lay(under: &mut Value, over: Value) {
-    match (under, over) {
-        (Value::Object(under), Value::Object(over)) => {
-            for (key, value) in over {
-                lay(under.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (under, over) => *under = over,
-    }
-}
-
 impl Index {
     /// The index of a model, or the published one.
     pub(super) fn open(store: &ModelStore) -> Result<Self, AgentError> {
@@ -114,14 +85,6 @@ pub fn is_full_size(store: &ModelStore) -> Result<bool, AgentError> {
     let published = Index::open(store)?.components;
     let own = [published.imagebind, published.llm, published.prior, published.ip_adapter];
     Ok(own.iter().any(|place| store.has(place)))
-}
-
-/// The weights at `place`: the file itself, or what a folder there holds.
-pub(super) fn weights(store: &ModelStore, place: &str) -> Option<String> {
-    if store.has_file(place) {
-        return Some(place.to_string());
-    }
-    WEIGHTS.iter().map(|name| format!("{place}/{name}")).find(|path| store.has_file(path))
 }
 
 /// The config of the weights at `path`: a document of their own name, or the `config.json` of

@@ -27,7 +27,7 @@ use crate::pipeline::{OpenOptions, Pipeline};
 use crate::plan_report;
 use crate::progress::{Progress, Stage};
 use crate::request::EditRequest;
-use crate::run::Run;
+use crate::run::{Run, stage};
 use crate::settings::{EditSettings, SettingsPatch};
 use crate::store::ModelStore;
 
@@ -40,19 +40,6 @@ pub struct InstructAny2Pix {
 struct Planned {
     plan: EditPlan,
     unbound_text: Option<String>,
-}
-
-/// Does a stage whose parts are dropped at its end, and gives their memory back.
-fn stage<T>(
-    run: &mut Run,
-    stage: Stage,
-    body: impl FnOnce(&mut Run) -> Result<T, AgentError>,
-) -> Result<T, AgentError> {
-    run.stage(stage, |run| {
-        let result = body(run);
-        any2pix_nn::release_memory();
-        result
-    })
 }
 
 impl InstructAny2Pix {

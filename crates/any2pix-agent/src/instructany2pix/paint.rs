@@ -12,10 +12,10 @@ use any2pix_diffusion::sdxl::{
     refiner_conditions,
 };
 use any2pix_diffusion::unet::ConditionedUNet;
-use any2pix_diffusion::{Autoencoder, DiffusionError, TokenMode};
+use any2pix_diffusion::{Autoencoder, TokenMode};
 use any2pix_nn::Generator;
 use any2pix_nn::ops::{Precision, PrecisionScope};
-use candle_core::{D, Device, Result as TensorResult, Tensor};
+use candle_core::{Device, Result as TensorResult, Tensor};
 use image::RgbImage;
 
 use super::canvas::Canvas;
@@ -23,6 +23,7 @@ use super::compat::Quirks;
 use super::parts::Parts;
 use super::prompt::Prompts;
 use crate::error::AgentError;
+use crate::full_size::{finite, misfit, to_pixels};
 use crate::painter::flow;
 use crate::planes::Pixels;
 use crate::progress::Stage;
@@ -45,19 +46,6 @@ pub(super) struct Painting<'a> {
     pub(super) prompts: &'a Prompts,
     /// `(1, e)`.
     pub(super) condition: &'a Tensor,
-}
-
-fn misfit(error: DiffusionError) -> AgentError {
-    AgentError::Weights { component: "scheduler".to_string(), error: Box::new(error) }
-}
-
-/// The latents, unless they are worthless.
-fn finite(latents: Tensor, stage: Stage) -> Result<Tensor> {
-    let largest = latents.abs().and_then(|t| t.flatten_all()?.max(D::Minus1)?.to_scalar::<f32>());
-    match largest.map_err(AgentError::compute(stage))?.is_finite() {
-        true => Ok(latents),
-        false => Err(AgentError::NotFinite { stage }),
-    }
 }
 
 impl Painting<'_> {
@@ -101,12 +89,7 @@ impl Painting<'_> {
     pub(super) fn decode(&self, latents: &Tensor, refiner: bool, stage: Stage) -> Result<RgbImage> {
         let _exact = PrecisionScope::new(Precision::F32);
         let codec = self.parts.codec(refiner)?;
-        let pixels = codec.latents_to_image(latents).and_then(|image| Pixels::from_tensor(&image));
-        let pixels = pixels.map_err(AgentError::compute(stage))?;
-        match pixels.is_finite() {
-            true => Ok(pixels.to_rgb()),
-            false => Err(AgentError::NotFinite { stage }),
-        }
+        Ok(to_pixels(&codec, latents, stage)?.to_rgb())
     }
 
     /// The source's latents; `None` when nothing of them would be seen.
@@ -127,7 +110,7 @@ impl Painting<'_> {
             _ => self.settings.steps,
         };
         let config = self.parts.scheduler(false)?;
-        let inverse = DDIMInverseScheduler::new(&config, steps).map_err(misfit)?;
+        let inverse = DDIMInverseScheduler::new(&config, steps).map_err(misfit("scheduler"))?;
         let tokens = unet.image_proj.tokens_per_embedding();
         let quirk = self.quirks.image_tokens_in_inversion.then_some((tokens, SCALE_IN_INVERSION));
         let mut invert_all = || {
@@ -164,7 +147,8 @@ impl Painting<'_> {
     ) -> Result<Tensor> {
         let class_name = Some(self.settings.sampler.class_name().to_string());
         let config = SchedulerConfig { class_name, ..self.parts.scheduler(false)? };
-        let scheduler = schedulers::from_config(&config, self.settings.steps).map_err(misfit)?;
+        let scheduler =
+            schedulers::from_config(&config, self.settings.steps).map_err(misfit("scheduler"))?;
         let mut work = || -> TensorResult<Tensor> {
             let predictor = self.predictor(unet)?;
             let start = (start * scheduler.init_noise_sigma())?;
@@ -217,7 +201,8 @@ impl Painting<'_> {
         let class_name = Some(Sampler::Euler.class_name().to_string());
         let config = SchedulerConfig { class_name, ..self.parts.scheduler(true)? };
         let used = self.parts.index.refiner;
-        let scheduler = schedulers::from_config(&config, used.steps).map_err(misfit)?;
+        let scheduler =
+            schedulers::from_config(&config, used.steps).map_err(misfit("scheduler"))?;
         let refined = self.refine(&latents, &*scheduler, run)?;
         run.continue_or_stop(Stage::Compose)?;
         self.decode(&finite(refined, Stage::Polish)?, true, Stage::Polish)

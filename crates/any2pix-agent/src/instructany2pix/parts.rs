@@ -11,7 +11,6 @@ use any2pix_diffusion::{
 };
 use any2pix_encoders::EncoderError;
 use any2pix_encoders::clip_text::{ClipTextConfig, ClipTextModel};
-use any2pix_encoders::clip_tokenizer::ClipTokenizer;
 use any2pix_encoders::imagebind::{self, ImageBindConfig, ImageBindModel};
 use any2pix_llm::sentencepiece::tokenizer_json;
 use any2pix_llm::{LlamaConfig, Planner, Tokenizer};
@@ -26,17 +25,13 @@ use serde_json::Value;
 use super::compat::Quirks;
 use super::index::{self, Index};
 use crate::error::AgentError;
+use crate::full_size::{self, TEXT_CONSTANTS, TextEncoder, clip_tokenizer, misfit};
 use crate::outcome::{resident_memory, sha256_of_file};
 use crate::pipeline::{LlmFormat, LoraFile, OpenOptions};
 use crate::store::ModelStore;
 
 /// Weights of a language model's layers from which on they are not kept in 32 bits unasked.
 const LARGE_LLM: usize = 2_000_000_000;
-/// Tensors of published text encoders that are constants.
-const TEXT_CONSTANTS: &[&str] = &["text_model.embeddings.position_ids"];
-/// The vocabulary in a folder of a tokenizer; without one, the published.
-const MERGES: &str = "merges.txt";
-
 /// What the text part of the prior's sequence is made of.
 #[derive(Deserialize)]
 struct PriorText {
@@ -65,18 +60,7 @@ pub(super) struct Prior {
     pub(super) empty_text: Option<Tensor>,
 }
 
-/// A text encoder with its tokenizer.
-pub(super) struct TextEncoder {
-    pub(super) model: ClipTextModel,
-    pub(super) tokenizer: ClipTokenizer,
-}
-
 type Codec = TiledAutoencoder<AutoencoderKL>;
-
-/// An error about a part's weights.
-fn misfit<E: Hint + Send + Sync + 'static>(component: &str) -> impl Fn(E) -> AgentError {
-    move |error| AgentError::Weights { component: component.to_string(), error: Box::new(error) }
-}
 
 impl Parts {
     /// Opens the index and looks whether every part is there; no weights are read yet.
@@ -114,7 +98,7 @@ impl Parts {
     /// Whether there is a refiner.
     pub(super) fn has_refiner(&self) -> bool {
         let place = format!("{}/unet", self.index.components.refiner);
-        index::weights(&self.store, &place).is_some()
+        full_size::weights(&self.store, &place).is_some()
     }
 
     /// Where the refiner is looked for.
@@ -124,7 +108,7 @@ impl Parts {
 
     /// The weights of a part, which must be there.
     fn find(&self, component: &'static str, place: &str) -> Result<String, AgentError> {
-        index::weights(&self.store, place).ok_or_else(|| self.missing(component, place))
+        full_size::weights(&self.store, place).ok_or_else(|| self.missing(component, place))
     }
 
     fn missing(&self, component: &'static str, path: &str) -> AgentError {
@@ -290,20 +274,15 @@ impl Parts {
         };
         let place = self.base(name);
         let config: ClipTextConfig = self.config(&place)?;
-        let tokenizer = match self.store.find(&format!("{}/{MERGES}", self.base(words)))? {
-            Some(merges) => {
-                let merges = String::from_utf8_lossy(&merges);
-                ClipTokenizer::from_merges(&merges, config.max_position_embeddings)
-            }
-            None => ClipTokenizer::new(),
-        };
+        let tokenizer =
+            clip_tokenizer(&self.store, &self.base(words), config.max_position_embeddings)?;
         let weights = self.weights(("base", &place), TEXT_CONSTANTS, None)?;
         let vb =
             lora::merged(&weights, part, &self.loras()?, &Device::Cpu).map_err(misfit(name))?;
         let model = ClipTextModel::load(vb, &config).map_err(EncoderError::from);
         let model = model.map_err(misfit(&place))?;
         weights.finish(TEXT_CONSTANTS).map_err(AgentError::weights(&place))?;
-        Ok(TextEncoder { model, tokenizer: tokenizer.map_err(misfit(&place))? })
+        Ok(TextEncoder { model, tokenizer })
     }
 
     /// The changes of weights, read anew by each part that they may change.

@@ -3,12 +3,13 @@
 use any2pix_diffusion::sdxl::PromptEmbeds;
 use any2pix_encoders::clip_text::ClipTextOutput;
 use any2pix_encoders::clip_tokenizer::Padding;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use serde::Deserialize;
 
 use super::compat::Quirks;
-use super::parts::{Parts, TextEncoder};
+use super::parts::Parts;
 use crate::error::AgentError;
+use crate::full_size::read;
 use crate::progress::Stage;
 
 const WORDS: &str = include_str!("../../../../prompts/instructany2pix/prompts.json");
@@ -44,22 +45,6 @@ impl Words {
         let separator = if quirks.glued_prompt { "" } else { self.separator.as_str() };
         format!("{}{separator}{caption}", self.quality)
     }
-}
-
-/// All texts through one encoder.
-fn read(
-    encoder: &TextEncoder,
-    texts: &[&str],
-    padding: Padding,
-) -> Result<ClipTextOutput, AgentError> {
-    let compute = AgentError::compute(Stage::Prompt);
-    let mut rows = Vec::new();
-    for text in texts {
-        let ids = encoder.tokenizer.encode(text, padding);
-        let ids = ids.map_err(|error| AgentError::Planning { error: Box::new(error) })?;
-        rows.push(Tensor::new(ids, &Device::Cpu).map_err(&compute)?);
-    }
-    Tensor::stack(&rows, 0).and_then(|ids| encoder.model.forward(&ids)).map_err(compute)
 }
 
 /// The embedded prompts of a caption. One encoder is held at a time.

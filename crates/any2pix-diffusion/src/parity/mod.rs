@@ -1,5 +1,6 @@
 //! Golden cases of this crate's components, run on our classes.
 
+mod instruct_pix2pix;
 mod pipelines;
 mod prior;
 mod schedulers;
@@ -42,6 +43,8 @@ pub fn run(case: &GoldenCase, text: TextEncoder) -> Option<Result<Outputs, Diffu
             Some(pipelines::any2pix_sdxl(case, text))
         }
         ("pipelines", "sdxl_refiner_img2img") => Some(pipelines::sdxl_refiner(case, text)),
+        ("pipelines", "instruct_pix2pix") => Some(instruct_pix2pix::diffusers(case, text)),
+        ("pipelines", "ip2p_original_ckpt") => Some(instruct_pix2pix::original(case, text)),
         _ => None,
     }
 }

@@ -24,17 +24,17 @@ use crate::{
 };
 
 /// Keeps what a predictor saw and said.
-struct Recorded<P> {
+pub(super) struct Recorded<P> {
     predictor: P,
     calls: RefCell<Vec<(Tensor, Tensor)>>,
 }
 
 impl<P> Recorded<P> {
-    fn new(predictor: P) -> Self {
+    pub(super) fn new(predictor: P) -> Self {
         Self { predictor, calls: RefCell::default() }
     }
 
-    fn stacked(&self) -> candle_core::Result<(Tensor, Tensor)> {
+    pub(super) fn stacked(&self) -> candle_core::Result<(Tensor, Tensor)> {
         let (inputs, outputs): (Vec<_>, Vec<_>) = self.calls.borrow().iter().cloned().unzip();
         Ok((Tensor::stack(&inputs, 0)?, Tensor::stack(&outputs, 0)?))
     }
@@ -86,17 +86,20 @@ impl<'a> Prompts<'a> {
     }
 }
 
-fn config(case: &GoldenCase, part: &str) -> Value {
+pub(super) fn config(case: &GoldenCase, part: &str) -> Value {
     case.config.get(part).cloned().unwrap_or_default()
 }
 
-fn load_vae(case: &GoldenCase, checkpoint: &Checkpoint) -> Result<AutoencoderKL, DiffusionError> {
+pub(super) fn load_vae(
+    case: &GoldenCase,
+    checkpoint: &Checkpoint,
+) -> Result<AutoencoderKL, DiffusionError> {
     let vb = checkpoint.builder(DType::F32, &Device::Cpu);
     AutoencoderKL::load(vb.pp("vae"), &parse_config("AutoencoderKL", &config(case, "vae"))?)
 }
 
 /// Latents as a picture in `[0, 1]`.
-fn picture(vae: &AutoencoderKL, latents: &Tensor) -> candle_core::Result<Tensor> {
+pub(super) fn picture(vae: &AutoencoderKL, latents: &Tensor) -> candle_core::Result<Tensor> {
     ((vae.latents_to_image(latents)? * 0.5)? + 0.5)?.clamp(0.0, 1.0)
 }
 

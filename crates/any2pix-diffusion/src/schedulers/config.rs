@@ -29,6 +29,17 @@ pub enum TimestepSpacing {
     Trailing,
 }
 
+/// How σ is found between two training timesteps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SigmaInterpolation {
+    /// Linear in σ (diffusers).
+    #[default]
+    Linear,
+    /// Linear in log σ (k-diffusion).
+    LogLinear,
+}
+
 /// How β grows with the timestep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -74,6 +85,8 @@ pub struct SchedulerConfig {
     pub clip_sample_range: f64,
     /// Rescales β so that the last timestep is pure noise.
     pub rescale_betas_zero_snr: bool,
+    /// How Euler's schedulers find σ between two training timesteps; `None`: linear.
+    pub interpolation_type: Option<SigmaInterpolation>,
     /// Karras' σ spacing, which is refused.
     pub use_karras_sigmas: bool,
     /// Dynamic thresholding, which is refused.
@@ -100,6 +113,7 @@ impl Default for SchedulerConfig {
             clip_sample: true,
             clip_sample_range: 1.0,
             rescale_betas_zero_snr: false,
+            interpolation_type: None,
             use_karras_sigmas: false,
             thresholding: false,
             original_inference_steps: 50,

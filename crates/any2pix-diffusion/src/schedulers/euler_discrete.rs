@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::config::TimestepSpacing;
+use super::config::{SigmaInterpolation, TimestepSpacing};
 use super::{PredictionType, Scheduler, SchedulerConfig, SchedulerOutput, lerp};
 use crate::DiffusionError;
 
@@ -28,7 +28,13 @@ impl Sigmas {
             *last = 2f64.powi(-24); // σ has to be finite
         }
         let all: Vec<f64> = bars.iter().map(|a| ((1.0 - a) / a).sqrt()).collect();
-        let mut sigmas: Vec<f64> = timesteps.iter().map(|t| interpolate(&all, *t)).collect();
+        let mut sigmas: Vec<f64> = match config.interpolation_type.unwrap_or_default() {
+            SigmaInterpolation::Linear => timesteps.iter().map(|t| interpolate(&all, *t)).collect(),
+            SigmaInterpolation::LogLinear => {
+                let logs: Vec<f64> = all.iter().map(|sigma| sigma.ln()).collect();
+                timesteps.iter().map(|t| interpolate(&logs, *t).exp()).collect()
+            }
+        };
         let max = sigmas.iter().copied().fold(0.0, f64::max);
         sigmas.push(0.0);
         let leading = config.timestep_spacing.unwrap_or(default) == TimestepSpacing::Leading;

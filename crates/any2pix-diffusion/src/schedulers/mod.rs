@@ -10,7 +10,9 @@ mod euler_ancestral_discrete;
 mod euler_discrete;
 mod lcm;
 
-pub use config::{BetaSchedule, PredictionType, SchedulerConfig, TimestepSpacing};
+pub use config::{
+    BetaSchedule, PredictionType, SchedulerConfig, SigmaInterpolation, TimestepSpacing,
+};
 pub use ddim::DDIMScheduler;
 pub use ddim_inverse::DDIMInverseScheduler;
 pub use ddpm::DDPMScheduler;

@@ -273,6 +273,24 @@ impl Checkpoint {
         Ok(self.with_tensors(tensors))
     }
 
+    /// The same tensors, those that `which` chooses as matrices when they are convolutions of one
+    /// pixel: `(o, i, 1, 1)` becomes `(o, i)`.
+    pub fn with_matrices(&self, which: impl Fn(&str) -> bool) -> Self {
+        let matrix = |(name, source): (&String, &Source)| {
+            let source = match (source.shape(), source) {
+                ([_, _, 1, 1], Source::File(stored)) if which(name) => {
+                    Source::File(stored.without_last_axes(2))
+                }
+                ([o, i, 1, 1], Source::Memory(tensor)) if which(name) => {
+                    tensor.reshape((*o, *i)).map_or_else(|_| source.clone(), Source::Memory)
+                }
+                _ => source.clone(),
+            };
+            (name.clone(), source)
+        };
+        self.with_tensors(self.tensors.iter().map(matrix).collect())
+    }
+
     /// The tensors of both; one that both have is an error.
     pub fn joined(&self, other: &Self) -> Result<Self, CheckpointError> {
         let mut tensors = (*self.tensors).clone();

@@ -252,6 +252,17 @@ impl Stored {
         Self { rows: Some(rows), ..self.clone() }
     }
 
+    /// The same tensor without its last axes, which are 1 long.
+    pub(super) fn without_last_axes(&self, count: usize) -> Self {
+        let left = self.shape.len().saturating_sub(count);
+        let mut view = self.clone();
+        view.shape.truncate(left);
+        if let Some(strides) = &mut view.strides {
+            strides.truncate(left);
+        }
+        view
+    }
+
     /// Its numbers as the file has them, one row after the other.
     fn data(&self) -> Cow<'_, [u8]> {
         let width = self.kind.block().1;

@@ -1,0 +1,257 @@
+//! `InstructPix2Pix`: one picture and words; one edit from request to outcome.
+
+mod canvas;
+mod parts;
+
+pub use parts::{CLASS_NAME, Layout, layout};
+
+use any2pix_diffusion::denoise::denoise;
+use any2pix_diffusion::instruct_pix2pix::{
+    Scales, conditions, guided, reference_scheduler, source_latents,
+};
+use any2pix_diffusion::schedulers::{self, SchedulerConfig};
+use any2pix_diffusion::unet::{ConditionedUNet, UNetConditions};
+use any2pix_encoders::clip_tokenizer::Padding;
+use any2pix_encoders::image::Picture;
+use any2pix_nn::Generator;
+use any2pix_nn::ops::{Precision, PrecisionScope};
+use candle_core::{Device, Result as TensorResult, Tensor};
+use image::{DynamicImage, RgbImage};
+use serde::Deserialize;
+
+use canvas::Canvas;
+use parts::Parts;
+
+use crate::error::AgentError;
+use crate::full_size::{finite, misfit, read, to_pixels};
+use crate::inputs::{self, Media};
+use crate::instructany2pix::Compat;
+use crate::outcome::{self, EditOutcome, PlanReport};
+use crate::painter::flow;
+use crate::pipeline::Pipeline;
+use crate::plan_report;
+use crate::planes::Pixels;
+use crate::progress::{Progress, Stage};
+use crate::request::{EditRequest, Instruction, Segment};
+use crate::run::{Run, stage};
+use crate::settings::{EditSettings, SettingsPatch};
+use crate::store::ModelStore;
+
+const WORDS: &str = include_str!("../../../../prompts/instruct_pix2pix/prompts.json");
+
+/// What the text encoder reads besides the instruction.
+#[derive(Debug, Deserialize)]
+struct Words {
+    /// Stands for the picture where the instruction names it.
+    picture: String,
+    /// The text of no instruction.
+    negative: String,
+}
+
+/// CLIP's text encoder, the codec and a UNet that sees the source, one after another.
+pub struct InstructPix2Pix {
+    parts: Parts,
+    words: Words,
+}
+
+/// The picture that is edited, and its name.
+struct Source {
+    name: String,
+    picture: Picture,
+}
+
+/// The one picture of a request; everything else that it refers to is refused.
+fn source(request: &EditRequest, run: &mut Run) -> Result<Source, AgentError> {
+    let mut source = None;
+    for reference in &request.references {
+        let name = reference.name.clone();
+        match inputs::decode(reference)? {
+            Media::Image(picture) if source.is_none() => source = Some(Source { name, picture }),
+            _ => return Err(AgentError::WordsOnly { name }),
+        }
+    }
+    let source = source.ok_or(AgentError::NoPicture)?;
+    for warning in &source.picture.warnings {
+        run.warn(format!("[{}]: {warning}", source.name));
+    }
+    Ok(source)
+}
+
+/// The instruction as the text encoder reads it: `picture` in the place of the reference, which
+/// is left out where it only stands before everything.
+fn words(instruction: &Instruction, picture: &str) -> String {
+    let mut text = String::new();
+    for segment in &instruction.segments {
+        match segment {
+            Segment::Text(words) => text.push_str(words),
+            Segment::Reference(_) if text.trim().is_empty() => {}
+            Segment::Reference(_) => text.push_str(picture),
+        }
+    }
+    let begins = |c: char| c.is_whitespace() || matches!(c, ':' | ',' | ';');
+    text.trim_start_matches(begins).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+impl InstructPix2Pix {
+    /// A model in a folder. Every part is looked for; no weights are read yet.
+    pub fn open(store: ModelStore, layout: Layout) -> Result<Self, AgentError> {
+        let words = serde_json::from_str(WORDS).map_err(|e| store.bad("prompts.json", &e))?;
+        Ok(Self { parts: Parts::open(store, layout)?, words })
+    }
+
+    fn conditions(&self, text: &str) -> Result<UNetConditions, AgentError> {
+        let encoder = self.parts.text_encoder()?;
+        let said = read(&encoder, &[text, &self.words.negative], Padding::End)?;
+        let row = |i: usize| said.last_hidden_state.narrow(0, i, 1)?.contiguous();
+        let both = || conditions(&row(0)?, &row(1)?);
+        both().map_err(AgentError::compute(Stage::Prompt))
+    }
+
+    fn latents(&self, picture: &RgbImage) -> Result<Tensor, AgentError> {
+        let _exact = PrecisionScope::new(Precision::F32);
+        let codec = self.parts.codec()?;
+        let image = Pixels::from_rgb(picture).tensor(&Device::Cpu);
+        let latents = image.and_then(|image| source_latents(&codec, &image));
+        latents.map_err(AgentError::compute(Stage::Invert))
+    }
+
+    /// From noise to latents under text and source; the UNet is dropped.
+    fn denoise(
+        &self,
+        (conditions, source): (UNetConditions, &Tensor),
+        settings: &EditSettings,
+        run: &mut Run,
+    ) -> Result<Tensor, AgentError> {
+        let unet = run.stage(Stage::Load, |_| self.parts.unet())?;
+        let class_name = Some(settings.sampler.class_name().to_string());
+        let config = reference_scheduler(self.parts.scheduler()?);
+        let config = SchedulerConfig { class_name, ..config };
+        let scheduler =
+            schedulers::from_config(&config, settings.steps).map_err(misfit("scheduler"))?;
+        stage(run, Stage::Denoise, |run| {
+            let unet = unet; // dropped with the stage
+            let mut work = || -> TensorResult<Tensor> {
+                let scales = Scales { text: settings.guidance, picture: settings.image_guidance };
+                let predictor = ConditionedUNet { unet: &unet, conditions: conditions.clone() };
+                let guided = guided(predictor, source, scales)?;
+                // One source for the start and for every step, in order.
+                let mut chance = Generator::new(settings.seed).fork("noise");
+                let start = (chance.randn_like(source)? * scheduler.init_noise_sigma())?;
+                denoise(&guided, &*scheduler, start, 0, &mut chance, |progress| {
+                    run.step(progress.done, progress.steps);
+                    flow(run)
+                })
+            };
+            let latents = work().map_err(AgentError::compute(Stage::Denoise))?;
+            run.continue_or_stop(Stage::Decode)?;
+            finite(latents, Stage::Denoise)
+        })
+    }
+
+    fn decode(&self, latents: &Tensor, compat: Compat) -> Result<RgbImage, AgentError> {
+        let _exact = PrecisionScope::new(Precision::F32);
+        let pixels = to_pixels(&self.parts.codec()?, latents, Stage::Decode)?;
+        Ok(match compat {
+            Compat::Repaired => pixels.to_rgb(),
+            // The published program cuts fractions off.
+            Compat::Reference => {
+                let whole = |v: f32| (v.clamp(0.0, 1.0) * 255.0).floor() / 255.0;
+                Pixels(pixels.0.map(|plane| plane.map(whole))).to_rgb()
+            }
+        })
+    }
+}
+
+impl Pipeline for InstructPix2Pix {
+    fn settings(&self) -> &SettingsPatch {
+        &self.parts.settings
+    }
+
+    fn edit(
+        &self,
+        request: &EditRequest,
+        progress: &mut dyn Progress,
+    ) -> Result<EditOutcome, AgentError> {
+        let settings = &request.settings;
+        settings.validate()?;
+        let mut run = Run::new(progress);
+        // 1. load: the one picture
+        let source = stage(&mut run, Stage::Load, |run| source(request, run))?;
+        let text = words(&request.instruction, &self.words.picture);
+        let report = report(&source.name, &text);
+        run.show_plan(&plan_report::lines(&report));
+        // 2. prompt: the instruction, and nothing, become tokens
+        let conditions = stage(&mut run, Stage::Prompt, |_| self.conditions(&text))?;
+        // 3. invert: the source becomes latents, which stand in channels of their own
+        let resolution = settings.size[0].max(settings.size[1]);
+        let canvas = Canvas::new(source.picture.rgb.dimensions(), resolution, settings.compat);
+        let latents =
+            stage(&mut run, Stage::Invert, |_| self.latents(&canvas.take(&source.picture.rgb)))?;
+        // 4. denoise: from noise, guided by text and by source
+        let latents = self.denoise((conditions, &latents), settings, &mut run)?;
+        // 5. decode: latents become a picture
+        let painted = stage(&mut run, Stage::Decode, |_| self.decode(&latents, settings.compat))?;
+        // 6. back to the source's size
+        let picture = stage(&mut run, Stage::Compose, |_| Ok(canvas.give_back(painted)))?;
+        Ok(EditOutcome {
+            image: DynamicImage::ImageRgb8(picture),
+            model: self.parts.store.name().to_string(),
+            instruction: request.instruction.to_string(),
+            references: outcome::provenance(request),
+            plan: report,
+            settings: settings.clone(),
+            weights: self.parts.store.hashes(),
+            timings: run.timings,
+            peak_memory: outcome::peak_memory(),
+            warnings: run.warnings,
+        })
+    }
+}
+
+/// There is no planner: the plan is the instruction.
+fn report(source: &str, text: &str) -> PlanReport {
+    PlanReport {
+        base: Some(source.to_string()),
+        operation: String::new(),
+        caption: text.to_string(),
+        subjects: Vec::new(),
+        place: None,
+        look: None,
+        text: text.to_string(),
+        unbound_text: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_picture_is_a_word_where_it_is_named() {
+        for (instruction, read) in [
+            ("make [park.jpg] snowy", "make it snowy"),
+            ("add a hat to [dog.png]", "add a hat to it"),
+            ("[dog.png]: add a hat", "add a hat"),
+            ("  [dog.png]  add  a hat", "add a hat"),
+        ] {
+            assert_eq!(words(&Instruction::parse(instruction).unwrap(), "it"), read);
+        }
+    }
+
+    /// The picture that the published program made of a recorded one.
+    #[test]
+    fn the_published_program_cuts_a_picture_to_the_same_bytes() {
+        let folder = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../tests/goldens/pipelines/ip2p_original_ckpt"
+        );
+        let case = any2pix_nn::golden::GoldenCase::open(folder).unwrap();
+        let picture = image::open(format!("{folder}/in.png")).unwrap().to_rgb8();
+        let canvas = Canvas::new(picture.dimensions(), 64, Compat::Reference);
+        let ours = Pixels::from_rgb(&canvas.take(&picture)).tensor(&Device::Cpu).unwrap();
+        let recorded = case.input("image").unwrap();
+        let distance = (ours - recorded).unwrap().abs().unwrap().flatten_all().unwrap();
+        let largest = distance.max(0).unwrap().to_scalar::<f32>().unwrap();
+        assert!(largest < 1e-6, "{largest}");
+    }
+}

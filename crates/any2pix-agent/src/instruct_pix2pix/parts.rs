@@ -1,0 +1,177 @@
+//! `Parts`: the components of an InstructPix2Pix, in folders as diffusers lays them out or in
+//! one file as its authors publish it. Each belongs to one stage of an edit.
+
+use std::sync::OnceLock;
+
+use any2pix_diffusion::ldm_names::{LdmParts, early_codec_name};
+use any2pix_diffusion::schedulers::SchedulerConfig;
+use any2pix_diffusion::{
+    AutoencoderKL, AutoencoderKLConfig, TiledAutoencoder, Tiling, UNet2DConditionModel,
+    UNet2DConditionModelConfig,
+};
+use any2pix_encoders::EncoderError;
+use any2pix_encoders::clip_text::{ClipTextConfig, ClipTextModel};
+use any2pix_nn::Checkpoint;
+use candle_core::{DType, Device};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::error::AgentError;
+use crate::full_size::{TEXT_CONSTANTS, TextEncoder, clip_tokenizer, lay, misfit, weights};
+use crate::settings::SettingsPatch;
+use crate::store::ModelStore;
+
+/// What `_class_name` in `model_index.json` says.
+pub const CLASS_NAME: &str = "StableDiffusionInstructPix2PixPipeline";
+const INDEX: &str = "model_index.json";
+const SCHEDULER: &str = "scheduler/scheduler_config.json";
+/// The published settings, and the published configs for files that have none.
+const PUBLISHED: &str = include_str!("../../../../models/instruct_pix2pix/pipeline.json");
+
+/// How a model lies in its folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// A folder a component, each with its config.
+    Folders,
+    /// All in the file of that name.
+    OneFile(String),
+}
+
+/// The layout of the InstructPix2Pix in `store`: its index says so, or it has no index and a
+/// file with the published name. `None` when there is none.
+pub fn layout(store: &ModelStore) -> Result<Option<Layout>, AgentError> {
+    if store.find(INDEX)?.is_some() {
+        let index: Value = store.json(INDEX)?;
+        return Ok((index["_class_name"].as_str() == Some(CLASS_NAME)).then_some(Layout::Folders));
+    }
+    let published = |name: &String| {
+        let ends = name.ends_with(".ckpt") || name.ends_with(".safetensors");
+        name.starts_with("instruct-pix2pix-") && ends
+    };
+    Ok(store.files().into_iter().find(published).map(Layout::OneFile))
+}
+
+/// The parts of a model, none of which is held.
+pub(super) struct Parts {
+    pub(super) store: ModelStore,
+    pub(super) settings: SettingsPatch,
+    layout: Layout,
+    published: Value,
+    /// The directory of the one file, so that its hash is taken once.
+    file: OnceLock<Checkpoint>,
+}
+
+impl Parts {
+    /// Looks whether every part is there; no weights are read yet.
+    pub(super) fn open(store: ModelStore, layout: Layout) -> Result<Self, AgentError> {
+        let misread = |e: serde_json::Error| store.bad("settings", &e);
+        let published: Value = serde_json::from_str(PUBLISHED).map_err(misread)?;
+        let mut settings = published["settings"].clone();
+        if store.find(INDEX)?.is_some() {
+            let index: Value = store.json(INDEX)?;
+            if index["settings"].is_object() {
+                lay(&mut settings, index["settings"].clone());
+            }
+        }
+        let settings = serde_json::from_value(settings).map_err(misread)?;
+        let parts = Self { store, settings, layout, published, file: OnceLock::new() };
+        if parts.layout == Layout::Folders {
+            for component in ["text_encoder", "vae", "unet"] {
+                parts.find(component)?;
+            }
+        }
+        Ok(parts)
+    }
+
+    /// The weights of a component, which must be there.
+    fn find(&self, component: &str) -> Result<String, AgentError> {
+        let missing = "is missing: there is no file of weights in it";
+        weights(&self.store, component).ok_or_else(|| self.store.bad(component, &missing))
+    }
+
+    /// The config of a component; what one file leaves out is the published model's.
+    fn config<T: DeserializeOwned>(&self, component: &str) -> Result<T, AgentError> {
+        let path = format!("{component}/config.json");
+        if self.layout == Layout::Folders {
+            return self.store.json(&path);
+        }
+        let mut config = self.published[component].clone();
+        if self.store.has_file(&path) {
+            lay(&mut config, self.store.json(&path)?);
+        }
+        serde_json::from_value(config).map_err(|e| self.store.bad(&path, &e))
+    }
+
+    /// The tensors of a component by the names of diffusers.
+    fn weights(&self, component: &str) -> Result<Checkpoint, AgentError> {
+        let wrong = AgentError::weights(component);
+        let path = match &self.layout {
+            Layout::Folders => {
+                let weights = self.store.weights(&self.find(component)?)?;
+                return weights.renamed(early_codec_name).map_err(wrong);
+            }
+            Layout::OneFile(path) => path,
+        };
+        let file = match self.file.get() {
+            Some(file) => file,
+            None => {
+                let opened = self.store.weights(path)?;
+                self.file.get_or_init(|| opened)
+            }
+        };
+        let parts = LdmParts::split(file, &self.config("unet")?, &self.config("vae")?);
+        let LdmParts { unet, codec, text_encoder } = parts.map_err(wrong)?;
+        Ok(match component {
+            "unet" => unet,
+            "vae" => codec,
+            _ => text_encoder,
+        })
+    }
+
+    /// The text encoder.
+    pub(super) fn text_encoder(&self) -> Result<TextEncoder, AgentError> {
+        let name = "text_encoder";
+        let config: ClipTextConfig = self.config(name)?;
+        let weights = self.weights(name)?;
+        let model = ClipTextModel::load(weights.builder(DType::F32, &Device::Cpu), &config);
+        let model = model.map_err(EncoderError::from).map_err(misfit(name))?;
+        weights.finish(TEXT_CONSTANTS).map_err(AgentError::weights(name))?;
+        let tokenizer = clip_tokenizer(&self.store, "tokenizer", config.max_position_embeddings)?;
+        Ok(TextEncoder { model, tokenizer })
+    }
+
+    /// The codec.
+    pub(super) fn codec(&self) -> Result<TiledAutoencoder<AutoencoderKL>, AgentError> {
+        let config: AutoencoderKLConfig = self.config("vae")?;
+        let weights = self.weights("vae")?;
+        let codec = AutoencoderKL::load(weights.builder(DType::F32, &Device::Cpu), &config);
+        let codec = codec.map_err(misfit("vae"))?;
+        weights.finish(&[]).map_err(AgentError::weights("vae"))?;
+        Ok(TiledAutoencoder::new(codec, Tiling::default()))
+    }
+
+    /// The UNet, which must have channels for the source.
+    pub(super) fn unet(&self) -> Result<UNet2DConditionModel, AgentError> {
+        let config: UNet2DConditionModelConfig = self.config("unet")?;
+        let codec: AutoencoderKLConfig = self.config("vae")?;
+        if config.in_channels != 2 * codec.latent_channels {
+            let (have, wanted) = (config.in_channels, 2 * codec.latent_channels);
+            let reason = format!("in_channels is {have}; this pipeline needs {wanted}");
+            return Err(self.store.bad("unet/config.json", &reason));
+        }
+        let weights = self.weights("unet")?;
+        let unet = UNet2DConditionModel::load(weights.builder(DType::F32, &Device::Cpu), &config);
+        let unet = unet.map_err(misfit("unet"))?;
+        weights.finish(&[]).map_err(AgentError::weights("unet"))?;
+        Ok(unet)
+    }
+
+    /// The noise schedule; the published one where the model does not say.
+    pub(super) fn scheduler(&self) -> Result<SchedulerConfig, AgentError> {
+        if self.store.has_file(SCHEDULER) {
+            return self.store.json(SCHEDULER);
+        }
+        let published = self.published["scheduler"].clone();
+        serde_json::from_value(published).map_err(|e| self.store.bad(SCHEDULER, &e))
+    }
+}

@@ -1,0 +1,115 @@
+//! InstructPix2Pix' wiring (Brooks et al. 2023): the picture that is edited stands in extra
+//! channels of the UNet, and guidance goes by picture and by text.
+
+use candle_core::{Result, Tensor};
+
+use crate::autoencoder::Autoencoder;
+use crate::denoise::NoisePredictor;
+use crate::guidance::PictureTextGuidance;
+use crate::schedulers::{SchedulerConfig, SigmaInterpolation};
+use crate::unet::{Context, UNetConditions};
+
+/// The latents of the picture that is edited: the codec's mean, **not** multiplied with its
+/// scaling factor, as the model was trained.
+///
+/// # Shapes
+/// `image` `(1, 3, h, w)` in `[-1, 1]` → `(1, c, h/f, w/f)`.
+pub fn source_latents(codec: &impl Autoencoder, image: &Tensor) -> Result<Tensor> {
+    Ok(codec.encode(image)?.mean)
+}
+
+/// What the UNet reads in the batch `[picture and text, picture, nothing]`.
+///
+/// # Shapes
+/// `prompt`, `negative` `(1, n, d)` → tokens `(3, n, d)`.
+pub fn conditions(prompt: &Tensor, negative: &Tensor) -> Result<UNetConditions> {
+    let encoder_hidden_states = Tensor::cat(&[prompt, negative, negative], 0)?;
+    Ok(UNetConditions {
+        context: Context { encoder_hidden_states, image_prompt: None },
+        added: None,
+    })
+}
+
+/// A predictor that sees the source in channels after the sample's own. Only the sample's are
+/// scaled to the noise level.
+pub struct SourceChannels<P> {
+    /// Of as many channels as sample and source have together.
+    pub predictor: P,
+    /// `(3, c, h, w)`: the source twice, then zeros.
+    source: Tensor,
+}
+
+impl<P: NoisePredictor> NoisePredictor for SourceChannels<P> {
+    fn predict(&self, sample: &Tensor, timestep: f64) -> Result<Tensor> {
+        self.predictor.predict(&Tensor::cat(&[sample, &self.source], 1)?, timestep)
+    }
+}
+
+/// How firmly text and picture are followed; 1 is no guidance.
+#[derive(Clone, Copy, Debug)]
+pub struct Scales {
+    /// The instruction's.
+    pub text: f64,
+    /// The picture's.
+    pub picture: f64,
+}
+
+/// The guided predictor. `predictor` is conditioned on [`conditions`]; `source` is of
+/// [`source_latents`], `(1, c, h, w)`.
+pub fn guided<P: NoisePredictor>(
+    predictor: P,
+    source: &Tensor,
+    scales: Scales,
+) -> Result<PictureTextGuidance<SourceChannels<P>>> {
+    let source = Tensor::cat(&[source, source, &source.zeros_like()?], 0)?;
+    Ok(PictureTextGuidance {
+        predictor: SourceChannels { predictor, source },
+        text_scale: scales.text,
+        picture_scale: scales.picture,
+    })
+}
+
+/// The sampler of the published program: Euler ancestral over σ that is linear in log σ between
+/// training timesteps. What `config` says itself is kept.
+pub fn reference_scheduler(config: SchedulerConfig) -> SchedulerConfig {
+    SchedulerConfig {
+        class_name: Some("EulerAncestralDiscreteScheduler".to_string()),
+        interpolation_type: config.interpolation_type.or(Some(SigmaInterpolation::LogLinear)),
+        ..config
+    }
+}
+
+/// The sides at which the published program paints a picture of `size`: the longer one about
+/// `resolution`, both whole multiples of 64.
+pub fn painted_size(size: (u32, u32), resolution: u32) -> (u32, u32) {
+    const MULTIPLE: f64 = 64.0;
+    let (width, height) = (f64::from(size.0.max(1)), f64::from(size.1.max(1)));
+    let shorter = width.min(height);
+    let factor = f64::from(resolution) / width.max(height);
+    let factor = (shorter * factor / MULTIPLE).ceil() * MULTIPLE / shorter;
+    // The shorter side may miss its multiple by the last bit of a product.
+    let side = |pixels: f64| ((pixels * factor / MULTIPLE).floor().max(1.0) * MULTIPLE) as u32;
+    (side(width), side(height))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_are_those_of_the_published_program() {
+        for (size, painted) in [
+            ((512, 512), (512, 512)),
+            ((1024, 768), (512, 384)),
+            ((1920, 1080), (512, 320)),
+            ((768, 1024), (384, 512)),
+            ((640, 480), (512, 384)),
+            ((3000, 2000), (576, 384)),
+            ((1000, 300), (640, 192)),
+            ((100, 100), (512, 512)),
+        ] {
+            assert_eq!(painted_size(size, 512), painted, "{size:?}");
+        }
+        assert_eq!(painted_size((100, 70), 64), (64, 64));
+    }
+}
