@@ -4,11 +4,13 @@
 use any2pix_diffusion::Autoencoder;
 use any2pix_encoders::clip_text::{ClipTextModel, ClipTextOutput};
 use any2pix_encoders::clip_tokenizer::{ClipTokenizer, Padding};
-use any2pix_nn::Hint;
+use any2pix_nn::ops::{self, Precision};
+use any2pix_nn::{Checkpoint, Hint};
 use candle_core::{D, Device, Tensor};
 use serde_json::Value;
 
 use crate::error::AgentError;
+use crate::outcome::resident_memory;
 use crate::planes::Pixels;
 use crate::progress::Stage;
 use crate::store::ModelStore;
@@ -60,6 +62,31 @@ pub(crate) fn weights(store: &ModelStore, place: &str) -> Option<String> {
         return Some(place.to_string());
     }
     WEIGHTS.iter().map(|name| format!("{place}/{name}")).find(|path| store.has_file(path))
+}
+
+/// An error if the weights at `path` would take more memory than is allowed: `bits` a number, those
+/// of the precision in force if it is not given. What is `ignored` is not loaded.
+pub(crate) fn admit(
+    max_memory: Option<u64>,
+    path: &str,
+    checkpoint: &Checkpoint,
+    ignored: &[&str],
+    bits: Option<f64>,
+) -> Result<(), AgentError> {
+    let Some(most) = max_memory else { return Ok(()) };
+    let read = checkpoint.entries().into_iter();
+    let read = read.filter(|entry| !ignored.iter().any(|i| entry.name.starts_with(i)));
+    let numbers: usize = read.map(|entry| entry.shape.iter().product::<usize>()).sum();
+    let bits = bits.unwrap_or(match ops::precision() {
+        Precision::F32 => 32.0,
+        Precision::Bf16 => 16.0,
+    });
+    let needed = resident_memory().unwrap_or(0) + (numbers as f64 * bits / 8.0) as u64;
+    if needed <= most {
+        return Ok(());
+    }
+    let [needed, most] = [needed, most].map(|bytes| bytes >> 20);
+    Err(AgentError::TooLarge { component: path.to_string(), needed, most })
 }
 
 /// An error about a part's weights.

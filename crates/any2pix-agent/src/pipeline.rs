@@ -69,13 +69,13 @@ pub fn open(model: &str, options: OpenOptions) -> Result<Box<dyn Pipeline>, Agen
     if pix2pix.is_none() && is_full_size(&store)? {
         return Ok(Box::new(InstructAny2Pix::open(store, options)?));
     }
-    let OpenOptions { galleries, llm_format, loras, max_memory: _ } = options;
+    let OpenOptions { galleries, llm_format, loras, max_memory } = options;
     if let Some(lora) = loras.first() {
         let (path, reason) = (lora.path.clone(), "this model takes no LoRA".to_string());
         return Err(AgentError::Unusable { path, reason });
     }
     if let Some(layout) = pix2pix {
-        return Ok(Box::new(InstructPix2Pix::open(store, layout)?));
+        return Ok(Box::new(InstructPix2Pix::open(store, layout, max_memory)?));
     }
     let mut playroom = Playroom::open(model, &galleries)?;
     playroom.quantise_llm(match llm_format {

@@ -94,9 +94,13 @@ fn words(instruction: &Instruction, picture: &str) -> String {
 
 impl InstructPix2Pix {
     /// A model in a folder. Every part is looked for; no weights are read yet.
-    pub fn open(store: ModelStore, layout: Layout) -> Result<Self, AgentError> {
+    pub fn open(
+        store: ModelStore,
+        layout: Layout,
+        max_memory: Option<u64>,
+    ) -> Result<Self, AgentError> {
         let words = serde_json::from_str(WORDS).map_err(|e| store.bad("prompts.json", &e))?;
-        Ok(Self { parts: Parts::open(store, layout)?, words })
+        Ok(Self { parts: Parts::open(store, layout, max_memory)?, words })
     }
 
     fn conditions(&self, text: &str) -> Result<UNetConditions, AgentError> {

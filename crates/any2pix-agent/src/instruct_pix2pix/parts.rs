@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::AgentError;
-use crate::full_size::{TEXT_CONSTANTS, TextEncoder, clip_tokenizer, lay, misfit, weights};
+use crate::full_size::{TEXT_CONSTANTS, TextEncoder, admit, clip_tokenizer, lay, misfit, weights};
 use crate::settings::SettingsPatch;
 use crate::store::ModelStore;
 
@@ -57,13 +57,18 @@ pub(super) struct Parts {
     pub(super) settings: SettingsPatch,
     layout: Layout,
     published: Value,
+    max_memory: Option<u64>,
     /// The directory of the one file, so that its hash is taken once.
     file: OnceLock<Checkpoint>,
 }
 
 impl Parts {
     /// Looks whether every part is there; no weights are read yet.
-    pub(super) fn open(store: ModelStore, layout: Layout) -> Result<Self, AgentError> {
+    pub(super) fn open(
+        store: ModelStore,
+        layout: Layout,
+        max_memory: Option<u64>,
+    ) -> Result<Self, AgentError> {
         let misread = |e: serde_json::Error| store.bad("settings", &e);
         let published: Value = serde_json::from_str(PUBLISHED).map_err(misread)?;
         let mut settings = published["settings"].clone();
@@ -74,7 +79,8 @@ impl Parts {
             }
         }
         let settings = serde_json::from_value(settings).map_err(misread)?;
-        let parts = Self { store, settings, layout, published, file: OnceLock::new() };
+        let file = OnceLock::new();
+        let parts = Self { store, settings, layout, published, max_memory, file };
         if parts.layout == Layout::Folders {
             for component in ["text_encoder", "vae", "unet"] {
                 parts.find(component)?;
@@ -102,8 +108,15 @@ impl Parts {
         serde_json::from_value(config).map_err(|e| self.store.bad(&path, &e))
     }
 
-    /// The tensors of a component by the names of diffusers.
+    /// The tensors of a component by the names of diffusers, unless they would take more memory
+    /// than is allowed.
     fn weights(&self, component: &str) -> Result<Checkpoint, AgentError> {
+        let weights = self.named_as_in_diffusers(component)?;
+        admit(self.max_memory, component, &weights, TEXT_CONSTANTS, None)?;
+        Ok(weights)
+    }
+
+    fn named_as_in_diffusers(&self, component: &str) -> Result<Checkpoint, AgentError> {
         let wrong = AgentError::weights(component);
         let path = match &self.layout {
             Layout::Folders => {

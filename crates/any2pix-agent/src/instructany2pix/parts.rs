@@ -14,7 +14,7 @@ use any2pix_encoders::clip_text::{ClipTextConfig, ClipTextModel};
 use any2pix_encoders::imagebind::{self, ImageBindConfig, ImageBindModel};
 use any2pix_llm::sentencepiece::tokenizer_json;
 use any2pix_llm::{LlamaConfig, Planner, Tokenizer};
-use any2pix_nn::ops::{self, Precision, Quantisation};
+use any2pix_nn::ops::{self, Quantisation};
 use any2pix_nn::{Checkpoint, Hint};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -25,8 +25,8 @@ use serde_json::Value;
 use super::compat::Quirks;
 use super::index::{self, Index};
 use crate::error::AgentError;
-use crate::full_size::{self, TEXT_CONSTANTS, TextEncoder, clip_tokenizer, misfit};
-use crate::outcome::{resident_memory, sha256_of_file};
+use crate::full_size::{self, TEXT_CONSTANTS, TextEncoder, admit, clip_tokenizer, misfit};
+use crate::outcome::sha256_of_file;
 use crate::pipeline::{LlmFormat, LoraFile, OpenOptions};
 use crate::store::ModelStore;
 
@@ -145,8 +145,7 @@ impl Parts {
         self.store.json(&format!("{place}/config.json"))
     }
 
-    /// The weights of a part, unless they would take more memory than is allowed: `bits` a number,
-    /// those of the precision in force if it is not given.
+    /// The weights of a part, unless they would take more memory than is allowed.
     fn weights(
         &self,
         (component, place): (&'static str, &str),
@@ -155,23 +154,8 @@ impl Parts {
     ) -> Result<Checkpoint, AgentError> {
         let path = self.find(component, place)?;
         let checkpoint = self.store.weights(&path)?;
-        let Some(most) = self.max_memory else { return Ok(checkpoint) };
-        let read = checkpoint.entries().into_iter();
-        let read = read.filter(|entry| !ignored.iter().any(|i| entry.name.starts_with(i)));
-        let numbers: usize = read.map(|entry| entry.shape.iter().product::<usize>()).sum();
-        let bits = bits.unwrap_or(match ops::precision() {
-            Precision::F32 => 32.0,
-            Precision::Bf16 => 16.0,
-        });
-        let needed = resident_memory().unwrap_or(0) + (numbers as f64 * bits / 8.0) as u64;
-        match needed <= most {
-            true => Ok(checkpoint),
-            false => Err(AgentError::TooLarge {
-                component: path,
-                needed: needed >> 20,
-                most: most >> 20,
-            }),
-        }
+        admit(self.max_memory, &path, &checkpoint, ignored, bits)?;
+        Ok(checkpoint)
     }
 
     /// Builds a part from its weights, all of which must be used.
