@@ -39,7 +39,7 @@ pub enum EvalError {
         folder: PathBuf,
         /// Why.
         #[source]
-        source: EncoderError,
+        source: Box<EncoderError>,
     },
     /// Whoever watches wanted no more.
     #[error("stopped before the last item; nothing was written but pictures")]

@@ -11,6 +11,7 @@ use any2pix_encoders::clip::{self, ClipConfig, ClipModel};
 use any2pix_encoders::clip_tokenizer::{ClipTokenizer, Padding};
 use any2pix_encoders::clip_vision::ClipImageProcessor;
 use any2pix_encoders::dino::{self, Dino, DinoConfig};
+use any2pix_nn::ops::{Precision, PrecisionScope};
 use any2pix_nn::{Checkpoint, CheckpointError};
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
@@ -146,8 +147,9 @@ pub struct Published {
 impl Published {
     /// The models of `root`, each in its folder: `clip-vit-base-patch32`,
     /// `clip-vit-large-patch14`, `dino-vits16`, `aesthetic`, `pickscore`. A folder that is not
-    /// there costs its figures; one that cannot be read is an error.
+    /// there costs its figures; one that cannot be read is an error. Whatever the precision of edits, these models compute in f32, as the published figures.
     pub fn open(root: Option<&Path>) -> Result<Self> {
+        let _exact = PrecisionScope::new(Precision::F32);
         if let Some(root) = root {
             fs::read_dir(root).map_err(EvalError::io(root))?;
         }
@@ -175,6 +177,7 @@ impl Published {
 
     /// The figures of one edit; those that lack weights, a caption or a source are absent.
     pub fn figures(&self, shown: &Shown<'_>) -> Result<Figures> {
+        let _exact = PrecisionScope::new(Precision::F32);
         let mut figures = Figures::new();
         let mut put = |name: &str, value: f64| figures.insert(name.to_string(), value);
         if let Some(base) = &self.base {
@@ -250,17 +253,19 @@ fn clip_similarity(clip: &Clip, shown: &Shown<'_>) -> Result<Figures> {
     Ok(figures)
 }
 
+fn refused(folder: &Path, source: EncoderError) -> EvalError {
+    EvalError::Metric { folder: folder.to_path_buf(), source: Box::new(source) }
+}
+
 fn described(clip: &Clip, folder: &str, caption: &str) -> Result<Vec<f32>> {
-    clip.text(caption).map_err(|source| EvalError::Metric { folder: folder.into(), source })
+    clip.text(caption).map_err(|source| refused(Path::new(folder), source))
 }
 
 fn opened<T>(
     folder: Option<PathBuf>,
     open: impl Fn(&Path) -> Result<T, EncoderError>,
 ) -> Result<Option<T>> {
-    let open = |folder: PathBuf| {
-        open(&folder).map_err(|source| EvalError::Metric { folder: folder.clone(), source })
-    };
+    let open = |folder: PathBuf| open(&folder).map_err(|source| refused(&folder, source));
     folder.map(open).transpose()
 }
 

@@ -9,11 +9,13 @@ use any2pix_agent::{AgentError, EditOutcome, EditRequest, EditSettings};
 use any2pix_encoders::aesthetic::{AestheticConfig, AestheticPredictor};
 use any2pix_encoders::clip::{ClipConfig, ClipModel};
 use any2pix_encoders::dino::{Dino, DinoConfig};
+use any2pix_eval::published::Shown;
 use any2pix_eval::suite::{Item, Suite};
 use any2pix_eval::{
     EvalError, Harness, Perception, Published, Result, Sample, System, contact_sheet, report,
 };
 use any2pix_nn::Parameters;
+use any2pix_nn::ops::{Precision, PrecisionScope};
 use candle_core::Device;
 use candle_nn::VarBuilder;
 use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
@@ -324,6 +326,30 @@ fn published_metrics_are_bounded(nothing: &[Sample], truth: &[Sample]) {
     for figure in ["clip_t", "clip_sim_0", "clip_sim_1", "aesthetic", "pickscore"] {
         assert!(all(truth, figure).is_finite(), "{figure}");
     }
+}
+
+/// Edits may round their products; what measures them may not.
+#[test]
+fn published_metrics_do_not_depend_on_the_precision_of_edits() {
+    let root = std::env::temp_dir().join(format!("any2pix-exact-{}", std::process::id()));
+    write_models(&root);
+    let pictures = [scene(&[("red", 4, 4)]), scene(&[("blue", 30, 4)])];
+    let measure = |precision| {
+        let _scope = PrecisionScope::new(precision);
+        let published = Published::open(Some(&root)).unwrap();
+        let shown = Shown {
+            source: Some(&pictures[0]),
+            target: &pictures[0],
+            result: &pictures[1],
+            source_caption: Some("a red square"),
+            caption: Some("a blue square"),
+        };
+        published.figures(&shown).unwrap()
+    };
+    let exact = measure(Precision::F32);
+    assert_eq!(exact.len(), 9);
+    assert_eq!(exact, measure(Precision::Bf16));
+    std::fs::remove_dir_all(root).unwrap();
 }
 
 #[test]
