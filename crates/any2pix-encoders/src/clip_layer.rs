@@ -2,9 +2,9 @@
 
 use any2pix_nn::ops::{self, Mask};
 use any2pix_nn::{LayerNorm, Linear};
-use candle_core::{Result, Tensor};
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// Activation of the MLP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -15,6 +15,11 @@ pub enum Activation {
     QuickGelu,
     /// Exact.
     Gelu,
+}
+
+/// Class names; the parts of a whole CLIP's config call them `null`.
+pub(crate) fn class_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 /// Size of a [`Layer`].
@@ -30,7 +35,7 @@ pub(crate) struct LayerConfig {
 
 impl LayerConfig {
     /// The head's width is what the heads share out; a width that they cannot share is refused.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> candle_core::Result<()> {
         if self.heads == 0 || !self.hidden_size.is_multiple_of(self.heads) {
             candle_core::bail!(
                 "hidden_size {} is no multiple of num_attention_heads {}",
@@ -56,7 +61,7 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    pub(crate) fn load(vb: VarBuilder, config: LayerConfig) -> Result<Self> {
+    pub(crate) fn load(vb: VarBuilder, config: LayerConfig) -> candle_core::Result<Self> {
         config.check()?;
         let (dim, eps) = (config.hidden_size, config.eps);
         let attention = vb.pp("self_attn");
@@ -76,7 +81,7 @@ impl Layer {
 
     /// # Shapes
     /// `(b, n, hidden_size)` → the same.
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let heads = self.config.heads;
         let h = self.layer_norm1.forward(x)?;
         let (q, k, v) =

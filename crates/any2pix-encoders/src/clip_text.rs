@@ -7,7 +7,7 @@ use candle_nn::VarBuilder;
 use serde::Deserialize;
 
 pub use crate::clip_layer::Activation;
-use crate::clip_layer::{Layer, LayerConfig};
+use crate::clip_layer::{Layer, LayerConfig, class_names};
 
 /// `config.json` of a CLIP text encoder.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -37,7 +37,7 @@ pub struct ClipTextConfig {
     #[serde(default = "default_eos")]
     pub eos_token_id: u32,
     /// Class names; one of them says whether there is a projection.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "class_names")]
     pub architectures: Vec<String>,
 }
 

@@ -8,7 +8,7 @@ use candle_nn::{Init, VarBuilder};
 use image::RgbImage;
 use serde::Deserialize;
 
-use crate::clip_layer::{Activation, Layer, LayerConfig};
+use crate::clip_layer::{Activation, Layer, LayerConfig, class_names};
 use crate::error::EncoderError;
 use crate::resize::{Filter, center_crop_floor, resize_short_side};
 
@@ -58,7 +58,7 @@ pub struct ClipVisionConfig {
     #[serde(default = "default_eps")]
     pub layer_norm_eps: f64,
     /// Class names; one of them says whether there is a projection.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "class_names")]
     pub architectures: Vec<String>,
 }
 

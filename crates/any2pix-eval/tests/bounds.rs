@@ -259,7 +259,7 @@ fn write_models(root: &Path) {
     let tower = |more: Value| {
         let mut tower = json!({
             "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "hidden_act": "quick_gelu",
+            "num_attention_heads": 2, "hidden_act": "quick_gelu", "architectures": null,
         });
         tower.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         tower
