@@ -1,10 +1,13 @@
 //! CLIPTextModel and CLIPTextModelWithProjection: what SDXL reads its prompt with.
 
-use any2pix_nn::ops::{self, Mask};
+use any2pix_nn::ops::Mask;
 use any2pix_nn::{Embedding, LayerNorm, Linear};
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::Deserialize;
+
+pub use crate::clip_layer::Activation;
+use crate::clip_layer::{Layer, LayerConfig, class_names};
 
 /// `config.json` of a CLIP text encoder.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -34,8 +37,21 @@ pub struct ClipTextConfig {
     #[serde(default = "default_eos")]
     pub eos_token_id: u32,
     /// Class names; one of them says whether there is a projection.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "class_names")]
     pub architectures: Vec<String>,
+}
+
+impl ClipTextConfig {
+    fn layer(&self) -> LayerConfig {
+        LayerConfig {
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            heads: self.num_attention_heads,
+            activation: self.hidden_act,
+            eps: self.layer_norm_eps,
+            mask: Mask::Causal,
+        }
+    }
 }
 
 fn default_eps() -> f64 {
@@ -48,66 +64,6 @@ fn default_eos() -> u32 {
 
 /// Old configs say 2 whatever the vocabulary's end token is.
 const LEGACY_EOS: u32 = 2;
-
-/// Activation of the MLP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// `x · sigmoid(1.702 x)`.
-    #[default]
-    QuickGelu,
-    /// Exact.
-    Gelu,
-}
-
-#[derive(Clone, Debug)]
-struct Layer {
-    layer_norm1: LayerNorm,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    out_proj: Linear,
-    layer_norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-    heads: usize,
-    activation: Activation,
-}
-
-impl Layer {
-    fn load(vb: VarBuilder, config: &ClipTextConfig) -> Result<Self> {
-        let (dim, eps) = (config.hidden_size, config.layer_norm_eps);
-        let attention = vb.pp("self_attn");
-        let square = |name: &str| Linear::load(attention.pp(name), dim, dim);
-        Ok(Self {
-            layer_norm1: LayerNorm::load(vb.pp("layer_norm1"), dim, eps)?,
-            q_proj: square("q_proj")?,
-            k_proj: square("k_proj")?,
-            v_proj: square("v_proj")?,
-            out_proj: square("out_proj")?,
-            layer_norm2: LayerNorm::load(vb.pp("layer_norm2"), dim, eps)?,
-            fc1: Linear::load(vb.pp("mlp.fc1"), dim, config.intermediate_size)?,
-            fc2: Linear::load(vb.pp("mlp.fc2"), config.intermediate_size, dim)?,
-            heads: config.num_attention_heads,
-            activation: config.hidden_act,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let h = self.layer_norm1.forward(x)?;
-        let (q, k, v) =
-            (self.q_proj.forward(&h)?, self.k_proj.forward(&h)?, self.v_proj.forward(&h)?);
-        let scale = 1.0 / ((x.dim(2)? / self.heads) as f64).sqrt();
-        let mixed = ops::attention(&q, &k, &v, self.heads, self.heads, scale, Mask::Causal)?;
-        let x = (x + self.out_proj.forward(&mixed)?)?;
-        let h = self.fc1.forward(&self.layer_norm2.forward(&x)?)?;
-        let h = match self.activation {
-            Activation::QuickGelu => ops::quick_gelu(&h)?,
-            Activation::Gelu => ops::gelu(&h)?,
-        };
-        &x + self.fc2.forward(&h)?
-    }
-}
 
 /// What a text encoder gives.
 #[derive(Clone, Debug)]
@@ -167,7 +123,7 @@ impl ClipTextModel {
                 dim,
             )?,
             layers: (0..config.num_hidden_layers)
-                .map(|i| Layer::load(model.pp(format!("encoder.layers.{i}")), config))
+                .map(|i| Layer::load(model.pp(format!("encoder.layers.{i}")), config.layer()))
                 .collect::<Result<_>>()?,
             final_layer_norm: LayerNorm::load(
                 model.pp("final_layer_norm"),

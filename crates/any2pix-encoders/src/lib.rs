@@ -1,9 +1,14 @@
 //! Perception: image, audio and text to embeddings.
 
+pub mod aesthetic;
 pub mod audio;
+pub mod clip;
+mod clip_layer;
 pub mod clip_text;
 pub mod clip_tokenizer;
+pub mod clip_vision;
 mod convnet;
+pub mod dino;
 pub mod error;
 pub mod fbank;
 pub mod file;

@@ -203,6 +203,13 @@ pub fn center_crop(picture: &RgbImage, size: (u32, u32)) -> RgbImage {
     crop(picture, offset(width, size.0), offset(height, size.1), size)
 }
 
+/// [`center_crop`] whose offset is rounded down, as CLIPImageProcessor does.
+pub fn center_crop_floor(picture: &RgbImage, size: (u32, u32)) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    let offset = |long: u32, short: u32| long.saturating_sub(short) / 2;
+    crop(picture, offset(width, size.0), offset(height, size.1), size)
+}
+
 fn crop(picture: &RgbImage, x: u32, y: u32, size: (u32, u32)) -> RgbImage {
     image::imageops::crop_imm(picture, x, y, size.0, size.1).to_image()
 }

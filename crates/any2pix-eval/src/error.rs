@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use any2pix_encoders::EncoderError;
 use any2pix_nn::{CheckpointError, Hint};
 use thiserror::Error;
 
@@ -31,6 +32,15 @@ pub enum EvalError {
     /// A component's weights cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A published metric's model cannot be opened or used.
+    #[error("{}: {source}", folder.display())]
+    Metric {
+        /// Its folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<EncoderError>,
+    },
     /// Whoever watches wanted no more.
     #[error("stopped before the last item; nothing was written but pictures")]
     Stopped,
@@ -59,6 +69,7 @@ impl Hint for EvalError {
                 vec!["`any2pix data playroom` writes the suite; is it complete?".into()]
             }
             Self::Checkpoint(error) => error.hints(),
+            Self::Metric { source, .. } => source.hints(),
             _ => Vec::new(),
         }
     }

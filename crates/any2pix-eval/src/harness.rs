@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use crate::item::{self, Figures, Truth};
 use crate::perception::Perception;
+use crate::published::{Published, Shown};
 use crate::report::Sample;
 use crate::suite::{Item, Suite};
 use crate::{EvalError, Result};
@@ -35,6 +36,8 @@ pub struct Harness<'a> {
     pub suite: &'a Suite,
     /// Who looks; without anybody only plans, regions and pixels are measured.
     pub eyes: Option<&'a dyn Perception>,
+    /// The models of published metrics; without them those figures are absent.
+    pub published: Option<&'a Published>,
     /// The settings of every edit; an item's own seed is added to theirs.
     pub settings: EditSettings,
     /// Whether to run every local edit a second time without composing.
@@ -161,8 +164,20 @@ impl Harness<'_> {
         figures.extend(item::region_figures(item, truth, outcome));
         let seconds: f64 = outcome.timings.iter().fold(0.0, |sum, time| sum + time.seconds);
         figures.insert("seconds".into(), seconds);
+        let picture = outcome.image.to_rgb8();
+        figures.extend(item::target_figures(truth, &picture));
+        if let Some(published) = self.published {
+            let shown = Shown {
+                source: truth.source.as_ref(),
+                target: &truth.target,
+                result: &picture,
+                source_caption: item.source_caption.as_deref(),
+                caption: item.caption.as_deref(),
+            };
+            figures.extend(published.figures(&shown)?);
+        }
         if let Some(eyes) = self.eyes {
-            let result = at_size_of(&outcome.image.to_rgb8(), &truth.target);
+            let result = at_size_of(&picture, &truth.target);
             figures.extend(item::edit_figures(item, truth, &result, Some(outcome), eyes)?);
             figures.extend(item::edit_figures(item, truth, &truth.target, None, eyes)?);
             for (result, outcome) in [(&result, Some(outcome)), (&truth.target, None)] {
@@ -183,17 +198,15 @@ impl Harness<'_> {
         (request, outcome): (&EditRequest, &EditOutcome),
         figures: &mut Figures,
     ) {
-        if let Some(psnr) = item::kept_psnr(item, truth, outcome) {
-            let name = if self.settings.compose { "psnr_composed" } else { "psnr_raw" };
-            figures.insert(name.into(), psnr);
-        }
+        let name = if self.settings.compose { "composed" } else { "raw" };
+        figures.extend(item::kept_figures(item, truth, outcome, name));
         if !(self.raw && self.settings.compose) {
             return;
         }
         let settings = EditSettings { compose: false, ..request.settings.clone() };
         let raw = system.edit(item, &EditRequest { settings, ..request.clone() });
-        if let Some(psnr) = raw.ok().and_then(|raw| item::kept_psnr(item, truth, &raw)) {
-            figures.insert("psnr_raw".into(), psnr);
+        if let Ok(raw) = raw {
+            figures.extend(item::kept_figures(item, truth, &raw, "raw"));
         }
     }
 }

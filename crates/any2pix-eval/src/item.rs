@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use any2pix_agent::EditOutcome;
 use any2pix_agent::outcome::{PlanReport, Rect, SubjectReport};
 use any2pix_encoders::judge;
+use any2pix_encoders::resize::{self, Filter};
 use image::{GrayImage, RgbImage};
 
 use crate::Result;
-use crate::metrics::{pixels, region::Frame, retrieval};
+use crate::metrics::pixels::{self, Where};
+use crate::metrics::{region::Frame, retrieval, ssim::ssim};
 use crate::perception::Perception;
 use crate::suite::{Bounds, Item, Subject};
 
@@ -212,11 +214,10 @@ pub fn edit_figures(
     Ok(figures)
 }
 
-/// PSNR outside what was meant: the true mask, and, for an object whose place was left open, the
-/// place that the model chose.
-pub fn kept_psnr(item: &Item, truth: &Truth, outcome: &EditOutcome) -> Option<f64> {
-    let (source, mask) = (truth.source.as_ref()?, truth.mask.as_ref()?);
-    let mut mask = pixels::grown(mask, MASK_MARGIN);
+/// What was meant: the true mask, and, for an object whose place was left open, the place that the
+/// model chose.
+fn meant(item: &Item, truth: &Truth, outcome: &EditOutcome) -> Option<GrayImage> {
+    let mut mask = pixels::grown(truth.mask.as_ref()?, MASK_MARGIN);
     let size = mask.dimensions();
     if ["add", "multi"].contains(&item.kind.as_str()) {
         for frame in wanted_frames(item, truth, Some(outcome)) {
@@ -232,7 +233,51 @@ pub fn kept_psnr(item: &Item, truth: &Truth, outcome: &EditOutcome) -> Option<f6
             }
         }
     }
-    pixels::psnr_outside(&outcome.image.to_rgb8(), source, Some(&mask))
+    Some(mask)
+}
+
+/// PSNR, L1, L2 and SSIM of two pictures, as `psnr_NAME` and so on.
+fn pixel_figures(a: &RgbImage, b: &RgbImage, place: Where<'_>, name: &str) -> Figures {
+    let mut figures = Figures::new();
+    let distances = pixels::distances(a, b, place);
+    let values = [
+        ("psnr", pixels::psnr(a, b, place)),
+        ("l1", distances.map(|(l1, _)| l1)),
+        ("l2", distances.map(|(_, l2)| l2)),
+        ("ssim", ssim(a, b, place)),
+    ];
+    for (kind, value) in values.into_iter().filter_map(|(kind, value)| Some((kind, value?))) {
+        put(&mut figures, &format!("{kind}_{name}"), value);
+    }
+    figures
+}
+
+/// How well the source's pixels are kept outside what was meant.
+pub fn kept_figures(item: &Item, truth: &Truth, outcome: &EditOutcome, name: &str) -> Figures {
+    let (Some(source), Some(mask)) = (&truth.source, meant(item, truth, outcome)) else {
+        return Figures::new();
+    };
+    pixel_figures(&outcome.image.to_rgb8(), source, Where::Outside(&mask), name)
+}
+
+/// How near a result is to the target: as a whole, as MagicBrush measures it (`l1`, `l2`; the
+/// result is brought to the target's size as Pillow does), and where they should differ from the
+/// source (`psnr_inside` and so on).
+pub fn target_figures(truth: &Truth, result: &RgbImage) -> Figures {
+    let mut figures = Figures::new();
+    let target = &truth.target;
+    let result = resize::resize(result, target.dimensions(), Filter::Bicubic);
+    if let Some((l1, l2)) = pixels::distances(&result, target, Where::Everywhere) {
+        put(&mut figures, "l1", l1);
+        put(&mut figures, "l2", l2);
+    }
+    if let Some(value) = ssim(&result, target, Where::Everywhere) {
+        put(&mut figures, "ssim", value);
+    }
+    if let Some(mask) = &truth.mask {
+        figures.extend(pixel_figures(&result, target, Where::Inside(mask), "inside"));
+    }
+    figures
 }
 
 /// Whether the region of an object that was given as a picture shows that picture: it is nearer to

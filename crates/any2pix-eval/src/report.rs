@@ -20,6 +20,16 @@ const COLUMNS: &[(&str, &str, usize)] = &[
     ("rest_there", "rest there", 2),
     ("psnr_composed", "PSNR composed", 1),
     ("psnr_raw", "PSNR raw", 1),
+    ("ssim_composed", "SSIM composed", 3),
+    ("l1", "L1", 3),
+    ("l2", "L2", 3),
+    ("ssim", "SSIM", 3),
+    ("clip_i", "CLIP-I", 3),
+    ("clip_t", "CLIP-T", 3),
+    ("dino", "DINO", 3),
+    ("clip_sim_direction", "CLIP direction", 3),
+    ("aesthetic", "aesthetic", 2),
+    ("pickscore", "PickScore", 2),
     ("locator_hit", "IoU ≥ 0.5", 2),
     ("place_obeyed", "place", 2),
     ("reference_found", "reference", 2),
@@ -114,13 +124,26 @@ pub fn table(slices: &[Slice]) -> String {
     text
 }
 
-/// Writes `samples.jsonl`, `results.json` and `table.md` into `dir`; `about` says what was run.
-pub fn write(dir: &Path, samples: &[Sample], about: &serde_json::Value) -> Result<String> {
+/// Figures that no sample has, each with why.
+pub type Absent = BTreeMap<&'static str, String>;
+
+/// Writes `samples.jsonl`, `results.json` and `table.md` into `dir`; `about` says what was run,
+/// `absent` what could not be measured.
+pub fn write(
+    dir: &Path,
+    samples: &[Sample],
+    absent: &Absent,
+    about: &serde_json::Value,
+) -> Result<String> {
     fs::create_dir_all(dir).map_err(EvalError::io(dir))?;
     let slices = slices(samples);
-    let table = table(&slices);
+    let mut table = table(&slices);
+    if !absent.is_empty() {
+        table.push_str("\nNot measured:\n\n");
+        absent.iter().for_each(|(name, why)| table.push_str(&format!("- `{name}`: {why}\n")));
+    }
     let rows: String = samples.iter().map(|sample| format!("{}\n", json!(sample))).collect();
-    let results = json!({ "run": about, "slices": slices });
+    let results = json!({ "run": about, "absent": absent, "slices": slices });
     let results = serde_json::to_string_pretty(&results).unwrap_or_default() + "\n";
     for (name, text) in [("samples.jsonl", &rows), ("results.json", &results), ("table.md", &table)]
     {

@@ -88,6 +88,10 @@ struct Row {
     place: Option<String>,
     look: Option<String>,
     #[serde(default)]
+    caption: Option<String>,
+    #[serde(default)]
+    source_caption: Option<String>,
+    #[serde(default)]
     seed: u64,
 }
 
@@ -119,6 +123,10 @@ pub struct Item {
     pub place: Option<String>,
     /// The look.
     pub look: Option<String>,
+    /// The target in words.
+    pub caption: Option<String>,
+    /// The source in words; suites of older versions do not say it.
+    pub source_caption: Option<String>,
     /// Chooses the noise.
     pub seed: u64,
 }
@@ -139,6 +147,8 @@ impl From<Row> for Item {
             rest: row.rest,
             place: row.place,
             look: row.look,
+            caption: row.caption.filter(|caption| !caption.is_empty()),
+            source_caption: row.source_caption.filter(|caption| !caption.is_empty()),
             seed: row.seed,
         }
     }
@@ -173,6 +183,12 @@ pub struct Suite {
 }
 
 impl Suite {
+    /// Whether any item says its target in words, and its source.
+    pub fn has_captions(&self) -> (bool, bool) {
+        let any = |said: fn(&Item) -> bool| self.items.iter().any(said);
+        (any(|item| item.caption.is_some()), any(|item| item.source_caption.is_some()))
+    }
+
     /// Reads `DIR/suite.jsonl`.
     pub fn open(root: &Path) -> Result<Self> {
         let path = root.join("suite.jsonl");

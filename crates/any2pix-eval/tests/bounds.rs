@@ -6,9 +6,20 @@ use std::path::{Path, PathBuf};
 
 use any2pix_agent::outcome::{PlanReport, Rect, SubjectReport};
 use any2pix_agent::{AgentError, EditOutcome, EditRequest, EditSettings};
+use any2pix_encoders::aesthetic::{AestheticConfig, AestheticPredictor};
+use any2pix_encoders::clip::{ClipConfig, ClipModel};
+use any2pix_encoders::dino::{Dino, DinoConfig};
+use any2pix_eval::published::Shown;
 use any2pix_eval::suite::{Item, Suite};
-use any2pix_eval::{EvalError, Harness, Perception, Result, Sample, System, contact_sheet, report};
+use any2pix_eval::{
+    EvalError, Harness, Perception, Published, Result, Sample, System, contact_sheet, report,
+};
+use any2pix_nn::Parameters;
+use any2pix_nn::ops::{Precision, PrecisionScope};
+use candle_core::Device;
+use candle_nn::VarBuilder;
 use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 const SIDE: u32 = 48;
@@ -74,6 +85,11 @@ fn subject((name, x, y): Square, role: &str, modality: &str) -> Value {
     })
 }
 
+fn words(squares: &[Square]) -> String {
+    let names: Vec<&str> = squares.iter().map(|(name, ..)| *name).collect();
+    format!("squares: {}", names.join(" and "))
+}
+
 struct Edit {
     kind: &'static str,
     before: Vec<Square>,
@@ -117,6 +133,7 @@ fn write_suite(root: &Path, edits: &[Edit]) -> Suite {
             "mask": format!("{id}-mask.png"),
             "subjects": subjects, "rest": rest,
             "place": (edit.kind == "add").then_some("TOP-LEFT"),
+            "caption": words(&edit.after), "source_caption": words(&edit.before),
         });
         lines.push_str(&format!("{item}\n"));
     }
@@ -210,11 +227,12 @@ impl System for Oracle {
     }
 }
 
-fn run(suite: &Suite, system: &dyn System, out: &Path) -> Vec<Sample> {
+fn run(suite: &Suite, system: &dyn System, published: &Published, out: &Path) -> Vec<Sample> {
     let eyes = ColourSense;
     let harness = Harness {
         suite,
         eyes: Some(&eyes),
+        published: Some(published),
         settings: EditSettings::default(),
         raw: true,
         out: out.to_path_buf(),
@@ -236,12 +254,141 @@ fn all(samples: &[Sample], figure: &str) -> f64 {
     report::slices(samples)[0].figures.get(figure).map_or(f64::NAN, |estimate| estimate.mean)
 }
 
+/// Small random models under the published names.
+fn write_models(root: &Path) {
+    let tower = |more: Value| {
+        let mut tower = json!({
+            "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "hidden_act": "quick_gelu", "architectures": null,
+        });
+        tower.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        tower
+    };
+    let clip = json!({
+        "projection_dim": 12,
+        "text_config": tower(json!({
+            "vocab_size": 49408, "max_position_embeddings": 77, "eos_token_id": 49407,
+        })),
+        "vision_config": tower(json!({"image_size": 32, "patch_size": 8})),
+    });
+    let dino = tower(json!({
+        "hidden_act": "gelu", "layer_norm_eps": 1e-12, "image_size": 224, "patch_size": 32,
+        "num_channels": 3, "qkv_bias": true,
+    }));
+    type Build = fn(VarBuilder, &Value);
+    let clip_model: Build =
+        |vb, config| drop(ClipModel::load(vb, &ClipConfig::deserialize(config).unwrap()).unwrap());
+    let models: [(&str, &Value, Build); 5] = [
+        ("clip-vit-base-patch32", &clip, clip_model),
+        ("clip-vit-large-patch14", &clip, clip_model),
+        ("pickscore", &clip, clip_model),
+        ("dino-vits16", &dino, |vb, config| {
+            drop(Dino::load(vb, &DinoConfig::deserialize(config).unwrap()).unwrap());
+        }),
+        ("aesthetic", &Value::Null, |vb, _| {
+            let config = AestheticConfig { input_size: 12 };
+            drop(AestheticPredictor::load(vb, &config).unwrap());
+        }),
+    ];
+    for (seed, (name, config, build)) in models.into_iter().enumerate() {
+        let folder = root.join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+        let parameters = Parameters::new(seed as u64);
+        build(parameters.builder(&Device::Cpu), config);
+        parameters.save(folder.join("model.safetensors")).unwrap();
+    }
+}
+
+/// The truth is the target, so that its likeness to it is whole; doing nothing keeps everything and
+/// goes in no direction.
+fn published_metrics_are_bounded(nothing: &[Sample], truth: &[Sample]) {
+    let near = |a: f64, b: f64| (a - b).abs() < 1e-6;
+    for figure in ["clip_i", "dino", "ssim", "ssim_inside"] {
+        assert!(near(all(truth, figure), 1.0), "{figure} of the truth: {}", all(truth, figure));
+        assert!(all(nothing, figure) < all(truth, figure), "{figure} of doing nothing");
+    }
+    for figure in ["l1", "l2", "l1_inside", "l2_inside"] {
+        assert_eq!(all(truth, figure), 0.0, "{figure} of the truth");
+        assert!(all(nothing, figure) > 0.0, "{figure} of doing nothing");
+    }
+    for figure in ["l1_composed", "l2_composed"] {
+        assert_eq!((all(nothing, figure), all(truth, figure)), (0.0, 0.0), "{figure}");
+    }
+    assert!(near(all(truth, "l1_raw"), 8.0 / 255.0), "{}", all(truth, "l1_raw"));
+    assert!(near(all(truth, "l2_raw"), (8.0f64 / 255.0).powi(2)), "{}", all(truth, "l2_raw"));
+    assert_eq!((all(nothing, "psnr_inside") < 30.0, all(truth, "psnr_inside")), (true, 99.0));
+    assert!(near(all(nothing, "ssim_composed"), 1.0));
+    assert_eq!(all(nothing, "clip_sim_direction"), 0.0);
+    assert!(near(all(nothing, "clip_sim_image"), 1.0));
+    assert!(all(truth, "clip_sim_direction").abs() > 1e-6);
+    assert!(all(truth, "clip_sim_image") < 1.0 - 1e-6);
+    for figure in ["clip_t", "clip_sim_0", "clip_sim_1", "aesthetic", "pickscore"] {
+        assert!(all(truth, figure).is_finite(), "{figure}");
+    }
+}
+
+/// Edits may round their products; what measures them may not.
+#[test]
+fn published_metrics_do_not_depend_on_the_precision_of_edits() {
+    let root = std::env::temp_dir().join(format!("any2pix-exact-{}", std::process::id()));
+    write_models(&root);
+    let pictures = [scene(&[("red", 4, 4)]), scene(&[("blue", 30, 4)])];
+    let measure = |precision| {
+        let _scope = PrecisionScope::new(precision);
+        let published = Published::open(Some(&root)).unwrap();
+        let shown = Shown {
+            source: Some(&pictures[0]),
+            target: &pictures[0],
+            result: &pictures[1],
+            source_caption: Some("a red square"),
+            caption: Some("a blue square"),
+        };
+        published.figures(&shown).unwrap()
+    };
+    let exact = measure(Precision::F32);
+    assert_eq!(exact.len(), 9);
+    assert_eq!(exact, measure(Precision::Bf16));
+    std::fs::remove_dir_all(root).unwrap();
+}
+
+#[test]
+fn a_metric_without_its_weights_is_absent_and_the_report_says_why() {
+    let root = std::env::temp_dir().join(format!("any2pix-absent-{}", std::process::id()));
+    let suite = write_suite(&root.join("suite"), &edits());
+    write_models(&root.join("models"));
+    std::fs::remove_dir_all(root.join("models/dino-vits16")).unwrap();
+    std::fs::remove_dir_all(root.join("models/aesthetic")).unwrap();
+    let published = Published::open(Some(&root.join("models"))).unwrap();
+    let truth = run(&suite, &Oracle(root.join("suite")), &published, &root.join("out"));
+    let has = |figure: &str| truth.iter().any(|sample| sample.figures.contains_key(figure));
+    assert!(has("clip_i") && has("pickscore") && !has("dino") && !has("aesthetic"));
+    let absent = published.absent(suite.has_captions());
+    assert_eq!(absent.keys().copied().collect::<Vec<_>>(), ["aesthetic", "dino"]);
+    let table = report::write(&root.join("out"), &truth, &absent, &json!({})).unwrap();
+    assert!(table.contains("- `dino`: ") && table.contains("dino-vits16: no such folder"));
+    assert!(!table.contains("DINO |") && table.contains("CLIP-I |"), "{table}");
+
+    let nowhere = Published::open(None).unwrap().absent((true, true));
+    assert!(nowhere["clip_i"].contains("--metrics-model"), "{}", nowhere["clip_i"]);
+    assert!(published.absent((true, false))["clip_sim_direction"].contains("source"));
+    assert!(published.absent((false, false)).contains_key("clip_t"));
+
+    std::fs::write(root.join("models/pickscore/config.json"), "{}").unwrap();
+    let refused = Published::open(Some(&root.join("models"))).err().unwrap().to_string();
+    assert!(refused.contains("pickscore") && refused.contains("projection_dim"), "{refused}");
+    std::fs::remove_dir_all(root).unwrap();
+}
+
 #[test]
 fn doing_nothing_and_telling_the_truth_bound_every_figure() {
     let root = std::env::temp_dir().join(format!("any2pix-bounds-{}", std::process::id()));
     let suite = write_suite(&root.join("suite"), &edits());
-    let nothing = run(&suite, &Identity(root.join("suite")), &root.join("nothing"));
-    let truth = run(&suite, &Oracle(root.join("suite")), &root.join("truth"));
+    write_models(&root.join("models"));
+    let published = Published::open(Some(&root.join("models"))).unwrap();
+    let (idle, oracle) = (Identity(root.join("suite")), Oracle(root.join("suite")));
+    let nothing = run(&suite, &idle, &published, &root.join("nothing"));
+    let truth = run(&suite, &oracle, &published, &root.join("truth"));
     for figure in ["plan_right", "edit_right", "locator_hit", "place_obeyed", "reference_found"] {
         assert_eq!(all(&nothing, figure), 0.0, "{figure} of doing nothing");
         assert_eq!(all(&truth, figure), 1.0, "{figure} of the truth");
@@ -254,8 +401,12 @@ fn doing_nothing_and_telling_the_truth_bound_every_figure() {
     assert!((all(&truth, "psnr_raw") - grain).abs() < 1e-9);
     assert!(all(&nothing, "similarity") < all(&truth, "similarity"));
     assert!((all(&truth, "similarity") - 1.0).abs() < 1e-9);
+    published_metrics_are_bounded(&nothing, &truth);
 
-    let table = report::write(&root.join("truth"), &truth, &json!({"system": "truth"})).unwrap();
+    let absent = published.absent(suite.has_captions());
+    let about = json!({"system": "truth"});
+    let table = report::write(&root.join("truth"), &truth, &absent, &about).unwrap();
+    assert!(!table.contains("Not measured"), "{table}");
     assert!(table.contains("| replace × mixed | 1 | 1.00 |"), "{table}");
     assert_eq!(report::read(&root.join("truth")).unwrap().len(), 4);
     contact_sheet::write(&suite, &truth, &root.join("truth"), 40).unwrap();
@@ -267,10 +418,12 @@ fn doing_nothing_and_telling_the_truth_bound_every_figure() {
 fn the_same_run_gives_the_same_bytes() {
     let root = std::env::temp_dir().join(format!("any2pix-again-{}", std::process::id()));
     let suite = write_suite(&root.join("suite"), &edits());
+    write_models(&root.join("models"));
+    let published = Published::open(Some(&root.join("models"))).unwrap();
     let bytes = |name: &str| {
         let out = root.join(name);
-        let samples = run(&suite, &Oracle(root.join("suite")), &out);
-        report::write(&out, &samples, &json!({})).unwrap();
+        let samples = run(&suite, &Oracle(root.join("suite")), &published, &out);
+        report::write(&out, &samples, &published.absent((true, true)), &json!({})).unwrap();
         ["samples.jsonl", "results.json", "table.md"].map(|f| std::fs::read(out.join(f)).unwrap())
     };
     assert_eq!(bytes("first"), bytes("second"));

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use any2pix_agent::{Decoder, EditSettings, Playroom, SettingsPatch};
-use any2pix_eval::{EvalError, Eyes, Harness, Sample, Suite, contact_sheet, report, sweep};
+use any2pix_eval::{
+    EvalError, Eyes, Harness, Published, Sample, Suite, contact_sheet, report, sweep,
+};
 use serde_json::json;
 
 use crate::compute::ComputeArgs;
@@ -49,6 +51,10 @@ struct PlayroomArgs {
     /// The folder of the judge; `none` measures plans, regions and pixels alone.
     #[arg(long, value_name = "DIR", default_value = "models/playroom/judge")]
     judge: PathBuf,
+    /// A folder with the models of published metrics, each in a folder of its own:
+    /// clip-vit-base-patch32, clip-vit-large-patch14, dino-vits16, aesthetic, pickscore.
+    #[arg(long, value_name = "DIR")]
+    metrics_model: Option<PathBuf>,
     /// Run this many items, spread over all kinds.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -148,7 +154,7 @@ fn failure(error: EvalError) -> Failure {
     let exit = match &error {
         EvalError::Io { .. } => Exit::Storage,
         EvalError::Malformed { .. } => Exit::Refused,
-        EvalError::Checkpoint(_) => Exit::Model,
+        EvalError::Checkpoint(_) | EvalError::Metric { .. } => Exit::Model,
         EvalError::Stopped => interrupt::requested().unwrap_or(Exit::Interrupted),
         _ => Exit::Internal,
     };
@@ -163,18 +169,27 @@ fn playroom(args: &PlayroomArgs, printer: &Printer) -> Result<Exit, Failure> {
     let model = Playroom::open(&args.model, &[]).map_err(|e| Failure::of(Exit::Model, &e))?;
     let settings = args.settings.settings(&model.components().index.settings)?;
     let eyes = eyes(args, &model)?;
+    let published = Published::open(args.metrics_model.as_deref()).map_err(failure)?;
+    let absent = published.absent(suite.has_captions());
     let one = |settings: EditSettings, out: &Path| {
         let raw = !args.no_raw && !args.sweep;
         let eyes = eyes.as_ref().map(|eyes| eyes as &dyn any2pix_eval::Perception);
         let about =
             json!({ "model": args.model, "items": suite.items.len(), "settings": settings });
-        let harness = Harness { suite: &suite, eyes, settings, raw, out: out.to_path_buf() };
+        let harness = Harness {
+            suite: &suite,
+            eyes,
+            published: Some(&published),
+            settings,
+            raw,
+            out: out.to_path_buf(),
+        };
         let samples = harness.run(&model, &mut |done, total, sample: &Sample| {
             let state = sample.error.as_deref().unwrap_or("done");
             printer.note(&format!("{done}/{total} {} {}: {state}", sample.id, sample.kind));
             interrupt::requested().is_none()
         })?;
-        let table = report::write(out, &samples, &about)?;
+        let table = report::write(out, &samples, &absent, &about)?;
         contact_sheet::write(&suite, &samples, out, SHOWN)?;
         Ok((samples, table))
     };

@@ -30,7 +30,8 @@ pub(super) fn run(args: &Args, compute: &ComputeArgs, printer: &Printer) -> Resu
         if let Some(exit) = interrupt::requested() {
             return Ok(exit);
         }
-        reports.push(parity::run(dir));
+        let metrics = |case: &_| any2pix_eval::parity::run(case).map(parity::told);
+        reports.push(parity::run(dir, &metrics));
     }
     if printer.json {
         printer.document(&json!({ "cases": reports.iter().map(document).collect::<Vec<_>>() }));

@@ -5,13 +5,9 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use crate::audio::Waveform;
+use crate::clip_vision::{CLIP_MEAN, CLIP_STD, normalised};
 use crate::fbank::Fbank;
 use crate::resize::{Filter, center_crop, resize_short_side};
-
-/// Mean of CLIP's training pictures, for each of R, G, B.
-const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-/// Standard deviation of the same.
-const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// Short side to `side`, the middle square of it, normalised as CLIP does.
 ///
@@ -21,11 +17,7 @@ pub fn vision_input(picture: &RgbImage, side: usize) -> Result<Tensor> {
     let side = side as u32;
     let resized = resize_short_side(picture, side, Filter::Bicubic);
     let square = center_crop(&resized, (side, side));
-    let mut values = Vec::with_capacity(square.len());
-    for (channel, (mean, std)) in CLIP_MEAN.into_iter().zip(CLIP_STD).enumerate() {
-        values.extend(square.pixels().map(|p| (f32::from(p.0[channel]) / 255.0 - mean) / std));
-    }
-    Tensor::from_vec(values, (3, side as usize, side as usize), &Device::Cpu)
+    normalised(&square, CLIP_MEAN, CLIP_STD)
 }
 
 /// Where the clips of a sound start, `T` seconds long, clips `d` seconds each.

@@ -3,4 +3,7 @@
 pub mod pixels;
 pub mod region;
 pub mod retrieval;
+pub mod similarity;
+pub mod ssim;
 pub mod statistics;
+pub mod unfiltered;

@@ -36,6 +36,7 @@ struct Row {
     place: Option<&'static str>,
     look: Option<String>,
     caption: String,
+    source_caption: String,
     seed: u64,
 }
 
@@ -151,6 +152,7 @@ fn write_item(sample: &Sample, dir: &Path, id: String, side: u32, seed: u64) -> 
         place: sample.place.map(super::Place::word),
         look: sample.look.clone(),
         caption: sample.caption.clone(),
+        source_caption: sample.source_caption.clone(),
         seed,
         id,
     })
