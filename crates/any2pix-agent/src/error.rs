@@ -89,7 +89,7 @@ pub enum AgentError {
         reason: String,
     },
     /// A reference that a model cannot follow.
-    #[error("[{name}]: this model takes the picture that it edits, and words alone")]
+    #[error("[{name}]: besides words, this model takes one picture alone: the one that it edits")]
     WordsOnly {
         /// The name between the brackets.
         name: String,

@@ -148,6 +148,17 @@ impl ModelStore {
         checkpoint.map_err(AgentError::weights(path))
     }
 
+    /// The weights at `path`, which several parts are read from: their hash is taken once.
+    pub fn weights_again(&self, path: &str) -> Result<Checkpoint, AgentError> {
+        match &self.place {
+            Place::Folder(folder) if self.hashes().contains_key(path) => {
+                let file = self.file(folder, path)?.ok_or_else(|| self.bad(path, &"is missing"))?;
+                Checkpoint::open(&file).map_err(AgentError::weights(path))
+            }
+            _ => self.weights(path),
+        }
+    }
+
     /// Remembers the hashes of the files that an index of weights names.
     fn remember_shards(&self, path: &str) -> Result<(), AgentError> {
         let index: serde_json::Value = self.json(path)?;

@@ -1,8 +1,6 @@
 //! `Parts`: the components of an InstructPix2Pix, in folders as diffusers lays them out or in
 //! one file as its authors publish it. Each belongs to one stage of an edit.
 
-use std::sync::OnceLock;
-
 use any2pix_diffusion::ldm_names::{LdmParts, early_codec_name};
 use any2pix_diffusion::schedulers::SchedulerConfig;
 use any2pix_diffusion::{
@@ -58,8 +56,6 @@ pub(super) struct Parts {
     layout: Layout,
     published: Value,
     max_memory: Option<u64>,
-    /// The directory of the one file, so that its hash is taken once.
-    file: OnceLock<Checkpoint>,
 }
 
 impl Parts {
@@ -79,8 +75,7 @@ impl Parts {
             }
         }
         let settings = serde_json::from_value(settings).map_err(misread)?;
-        let file = OnceLock::new();
-        let parts = Self { store, settings, layout, published, max_memory, file };
+        let parts = Self { store, settings, layout, published, max_memory };
         if parts.layout == Layout::Folders {
             for component in ["text_encoder", "vae", "unet"] {
                 parts.find(component)?;
@@ -125,14 +120,8 @@ impl Parts {
             }
             Layout::OneFile(path) => path,
         };
-        let file = match self.file.get() {
-            Some(file) => file,
-            None => {
-                let opened = self.store.weights(path)?;
-                self.file.get_or_init(|| opened)
-            }
-        };
-        let parts = LdmParts::split(file, &self.config("unet")?, &self.config("vae")?);
+        let file = self.store.weights_again(path)?;
+        let parts = LdmParts::split(&file, &self.config("unet")?, &self.config("vae")?);
         let LdmParts { unet, codec, text_encoder } = parts.map_err(wrong)?;
         Ok(match component {
             "unet" => unet,
