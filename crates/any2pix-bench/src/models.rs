@@ -103,9 +103,14 @@ pub(crate) fn vae_decode(bench: &Bench<'_>, report: Report<'_>) -> Outcome {
         layers_per_block: 2,
         ..AutoencoderKLConfig::default()
     };
-    let latents = numbers(&[1, 4, 64, 64])?;
-    let load = || Ok(AutoencoderKL::load(weights::random(), &config)?);
-    model(bench, report, "1x4x64x64", load, |vae| vae.decode(&latents))
+    for (side, shape) in [(64, "1x4x64x64"), (128, "1x4x128x128")] {
+        let latents = numbers(&[1, 4, side, side])?;
+        let load = || Ok(AutoencoderKL::load(weights::random(), &config)?);
+        if model(bench, &mut *report, shape, load, |vae| vae.decode(&latents))?.is_break() {
+            return Ok(std::ops::ControlFlow::Break(()));
+        }
+    }
+    Ok(std::ops::ControlFlow::Continue(()))
 }
 
 fn imagebind() -> std::result::Result<ImageBindModel, Failure> {

@@ -6,9 +6,20 @@ mod clip_text;
 
 use any2pix_diffusion::parity;
 use any2pix_nn::golden::GoldenCase;
+use any2pix_nn::ops::{Precision, PrecisionScope};
 
 #[test]
 fn every_recorded_case_is_reproduced() {
+    check(Precision::F32);
+}
+
+#[test]
+fn every_recorded_case_is_reproduced_with_weights_in_bf16() {
+    check(Precision::Bf16);
+}
+
+fn check(precision: Precision) {
+    let _scope = PrecisionScope::new(precision);
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens");
     let (mut cases, mut failures) = (0, Vec::new());
     for dir in GoldenCase::find(root).unwrap() {

@@ -6,9 +6,17 @@ use std::path::Path;
 
 use any2pix_encoders::parity;
 use any2pix_nn::golden::{GoldenCase, Row};
+use any2pix_nn::ops::{Precision, PrecisionScope};
 
-/// Runs every case at or below `folder` of the goldens and returns how many there were.
+/// Runs every case at or below `folder` of the goldens, in f32 and with weights in bf16, and
+/// returns how many there were.
 fn check(folder: &str) -> usize {
+    check_in(Precision::Bf16, folder);
+    check_in(Precision::F32, folder)
+}
+
+fn check_in(precision: Precision, folder: &str) -> usize {
+    let _scope = PrecisionScope::new(precision);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens").join(folder);
     let cases = GoldenCase::find(&root).unwrap();
     let mut misses = Vec::new();

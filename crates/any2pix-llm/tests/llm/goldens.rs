@@ -2,13 +2,17 @@
 
 use any2pix_llm::parity;
 use any2pix_nn::golden::GoldenCase;
+use any2pix_nn::ops::{Precision, PrecisionScope};
 
 #[test]
 fn the_language_model_gives_every_recorded_output() {
     let found = GoldenCase::find(crate::goldens().join("any2pix_lm")).unwrap();
     assert!(!found.is_empty());
-    for dir in found {
-        let case = GoldenCase::open(&dir).unwrap();
+    let both = [Precision::F32, Precision::Bf16].into_iter();
+    for (precision, dir) in both.flat_map(|precision| found.iter().map(move |dir| (precision, dir)))
+    {
+        let _scope = PrecisionScope::new(precision);
+        let case = GoldenCase::open(dir).unwrap();
         let outputs = parity::run(&case).expect("this crate's component").unwrap();
         for row in case.compare(&outputs).unwrap() {
             assert!(row.passes, "{}: {row:?}", dir.display());
