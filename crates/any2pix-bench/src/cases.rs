@@ -29,7 +29,9 @@ pub const CASES: &[Case] = &[
     Case { name: "elementwise", about: "SiLU, GEGLU, softmax, residual sums", run: elementwise },
     Case { name: "unet-sd15", about: "one forward pass, 64×64 latents", run: models::unet_sd15 },
     Case { name: "unet-sdxl", about: "one forward pass, 64×64 latents", run: models::unet_sdxl },
-    Case { name: "vae-decode", about: "latents to 512×512, to 1024×1024", run: models::vae_decode },
+    Case {
+        name: "vae-decode", about: "latents to 512×512, to 1024×1024", run: models::vae_decode
+    },
     Case { name: "llama-decode", about: "one token of a 7 B, quantised", run: llama::decode },
     Case { name: "llama-prefill", about: "256 tokens of a 7 B, quantised", run: llama::prefill },
     Case { name: "imagebind-image", about: "one picture, full size", run: models::imagebind_image },
