@@ -29,6 +29,14 @@ impl Progress for Silent {
     }
 }
 
+/// The folder that a file is in; the current one of a bare name.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// A file that appears under its name when it is finished, and leaves nothing when it is not.
 pub(crate) struct Pending {
     path: PathBuf,
@@ -39,7 +47,7 @@ pub(crate) struct Pending {
 impl Pending {
     /// Begins `path`; the folders above it are made.
     pub(crate) fn create(path: &Path) -> Result<Self> {
-        let folder = path.parent().unwrap_or(Path::new("."));
+        let folder = folder_of(path);
         std::fs::create_dir_all(folder).map_err(HubError::io(folder))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
@@ -76,7 +84,7 @@ impl Drop for Pending {
 
 /// Makes a rename in the folder of `path` durable; not every system can open a folder.
 pub(crate) fn sync_folder(path: &Path) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     match cfg!(unix) {
         true => File::open(folder).and_then(|f| f.sync_all()).map_err(HubError::io(folder)),
         false => Ok(()),
@@ -144,6 +152,13 @@ mod tests {
         write_whole(&path, b"whole").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_bare_name_is_in_the_current_folder() {
+        assert_eq!(folder_of(Path::new("model.bin")), Path::new("."));
+        assert_eq!(folder_of(Path::new("a/model.bin")), Path::new("a"));
+        sync_folder(Path::new("model.bin")).unwrap();
     }
 
     #[test]
