@@ -1,9 +1,12 @@
 //! The condition of the painter: base, generated and refined embeddings in one vector.
 
 use any2pix_diffusion::latents::mix_embeddings;
+use any2pix_llm::EditPlan;
 use candle_core::{Result, Tensor};
 
+use crate::error::AgentError;
 use crate::inputs::row;
+use crate::progress::Stage;
 use crate::settings::EditSettings;
 
 /// Embeddings that the painter is conditioned on, each `(1, e)`.
@@ -32,6 +35,18 @@ pub fn mix(
     };
     let picture = mix_embeddings(&base, generated, refined, settings.mix, settings.norm)?;
     Ok(Condition { subject: picture.zeros_like()?, picture })
+}
+
+/// [`mix`] of what a plan says with its refined target.
+pub(crate) fn of_plan(
+    plan: &EditPlan,
+    refined: &Tensor,
+    settings: &EditSettings,
+) -> std::result::Result<Condition, AgentError> {
+    let base = plan.base.as_ref().map(|base| base.embedding.as_slice());
+    row(&plan.gen_embedding)
+        .and_then(|generated| mix(base, &generated, refined, settings))
+        .map_err(AgentError::compute(Stage::Condition))
 }
 
 impl Condition {

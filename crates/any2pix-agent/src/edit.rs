@@ -14,7 +14,7 @@ use crate::error::AgentError;
 use crate::gallery::Gallery;
 use crate::inputs::{self, Input, row};
 use crate::knowledge::{self, Vocabulary};
-use crate::outcome::{self, EditOutcome};
+use crate::outcome::EditOutcome;
 use crate::pipeline::Pipeline;
 use crate::plan_report;
 use crate::progress::{Progress, Stage};
@@ -126,12 +126,8 @@ impl Pipeline for Playroom {
         // 3. refine: the prior cleans the target's embedding
         let refined = run.stage(Stage::Refine, |_| self.refine(&plan, request))?;
         // 4. condition: base, generated and refined embeddings become one
-        let condition = run.stage(Stage::Condition, |_| {
-            let base = plan.base.as_ref().map(|base| base.embedding.as_slice());
-            row(&plan.gen_embedding)
-                .and_then(|generated| conditioning::mix(base, &generated, &refined, settings))
-                .map_err(AgentError::compute(Stage::Condition))
-        })?;
+        let condition =
+            run.stage(Stage::Condition, |_| conditioning::of_plan(&plan, &refined, settings))?;
         // 5. locate, invert, denoise, decode, compose: once for each thing to paint
         let planned = Planned { inputs, plan, condition, vocabulary };
         let mut report = plan_report::report(&planned.plan, &planned.inputs);
@@ -153,18 +149,13 @@ impl Pipeline for Playroom {
             };
             picture = workbench.carry_out(*task, picture, &mut run)?;
         }
-        Ok(EditOutcome {
-            image: with_alpha(picture, &planned),
-            model: self.components.store.name().to_string(),
-            instruction: request.instruction.to_string(),
-            references: outcome::provenance(request),
-            plan: report,
-            settings: settings.clone(),
-            weights: self.components.store.hashes(),
-            timings: run.timings,
-            peak_memory: outcome::peak_memory(),
-            warnings: run.warnings,
-        })
+        Ok(EditOutcome::new(
+            with_alpha(picture, &planned),
+            request,
+            report,
+            &self.components.store,
+            run,
+        ))
     }
 }
 

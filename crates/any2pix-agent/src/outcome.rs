@@ -12,8 +12,10 @@ use crate::error::AgentError;
 use crate::png_metadata;
 use crate::progress::Stage;
 use crate::request::EditRequest;
+use crate::run::Run;
 use crate::settings::EditSettings;
 use crate::storage;
+use crate::store::ModelStore;
 
 /// A rectangle in pixels of the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +169,28 @@ pub fn provenance(request: &EditRequest) -> Vec<Provenance> {
 }
 
 impl EditOutcome {
+    /// What an edit that is done comes to.
+    pub(crate) fn new(
+        image: DynamicImage,
+        request: &EditRequest,
+        plan: PlanReport,
+        store: &ModelStore,
+        run: Run,
+    ) -> Self {
+        Self {
+            image,
+            model: store.name().to_string(),
+            instruction: request.instruction.to_string(),
+            references: provenance(request),
+            plan,
+            settings: request.settings.clone(),
+            weights: store.hashes(),
+            timings: run.timings,
+            peak_memory: peak_memory(),
+            warnings: run.warnings,
+        }
+    }
+
     /// What decides the picture, and nothing that differs from run to run.
     fn deterministic(&self) -> Value {
         json!({

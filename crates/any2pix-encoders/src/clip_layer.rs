@@ -22,6 +22,21 @@ pub(crate) fn class_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Stri
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
+/// ε of layer norms whose config says none.
+pub(crate) fn default_eps() -> f64 {
+    1e-5
+}
+
+/// The projection at `vb`, if `architectures` names `class`, which has one.
+pub(crate) fn projection(
+    vb: VarBuilder,
+    (architectures, class): (&[String], &str),
+    (from, to): (usize, usize),
+) -> candle_core::Result<Option<Linear>> {
+    let projected = architectures.iter().any(|name| name == class);
+    projected.then(|| Linear::load_no_bias(vb, from, to)).transpose()
+}
+
 /// Size of a [`Layer`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LayerConfig {
@@ -35,7 +50,7 @@ pub(crate) struct LayerConfig {
 
 impl LayerConfig {
     /// The head's width is what the heads share out; a width that they cannot share is refused.
-    pub(crate) fn check(&self) -> candle_core::Result<()> {
+    fn check(&self) -> candle_core::Result<()> {
         if self.heads == 0 || !self.hidden_size.is_multiple_of(self.heads) {
             candle_core::bail!(
                 "hidden_size {} is no multiple of num_attention_heads {}",
@@ -47,8 +62,36 @@ impl LayerConfig {
     }
 }
 
+/// The layers of a tower, `encoder.layers.*`.
 #[derive(Clone, Debug)]
-pub(crate) struct Layer {
+pub(crate) struct Encoder(Vec<Layer>);
+
+impl Encoder {
+    pub(crate) fn load(
+        vb: VarBuilder,
+        count: usize,
+        config: LayerConfig,
+    ) -> candle_core::Result<Self> {
+        let layer = |i: usize| Layer::load(vb.pp(format!("layers.{i}")), config);
+        (0..count).map(layer).collect::<candle_core::Result<_>>().map(Self)
+    }
+
+    /// `x` and the state after every layer, then the last of them once more.
+    ///
+    /// # Shapes
+    /// `(b, n, hidden_size)` → all of the same shape.
+    pub(crate) fn forward(&self, mut x: Tensor) -> candle_core::Result<(Vec<Tensor>, Tensor)> {
+        let mut hidden_states = vec![x.clone()];
+        for layer in &self.0 {
+            x = layer.forward(&x)?;
+            hidden_states.push(x.clone());
+        }
+        Ok((hidden_states, x))
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Layer {
     layer_norm1: LayerNorm,
     q_proj: Linear,
     k_proj: Linear,
@@ -61,7 +104,7 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    pub(crate) fn load(vb: VarBuilder, config: LayerConfig) -> candle_core::Result<Self> {
+    fn load(vb: VarBuilder, config: LayerConfig) -> candle_core::Result<Self> {
         config.check()?;
         let (dim, eps) = (config.hidden_size, config.eps);
         let attention = vb.pp("self_attn");
@@ -81,7 +124,7 @@ impl Layer {
 
     /// # Shapes
     /// `(b, n, hidden_size)` → the same.
-    pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let heads = self.config.heads;
         let h = self.layer_norm1.forward(x)?;
         let (q, k, v) =

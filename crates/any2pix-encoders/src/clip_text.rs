@@ -7,7 +7,7 @@ use candle_nn::VarBuilder;
 use serde::Deserialize;
 
 pub use crate::clip_layer::Activation;
-use crate::clip_layer::{Layer, LayerConfig, class_names};
+use crate::clip_layer::{Encoder, LayerConfig, class_names, default_eps, projection};
 
 /// `config.json` of a CLIP text encoder.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -54,10 +54,6 @@ impl ClipTextConfig {
     }
 }
 
-fn default_eps() -> f64 {
-    1e-5
-}
-
 fn default_eos() -> u32 {
     2
 }
@@ -93,7 +89,7 @@ impl ClipTextOutput {
 pub struct ClipTextModel {
     token_embedding: Embedding,
     position_embedding: Embedding,
-    layers: Vec<Layer>,
+    encoder: Encoder,
     final_layer_norm: LayerNorm,
     text_projection: Option<Linear>,
     eos_token_id: u32,
@@ -104,13 +100,9 @@ impl ClipTextModel {
     pub fn load(vb: VarBuilder, config: &ClipTextConfig) -> Result<Self> {
         let (dim, model) = (config.hidden_size, vb.pp("text_model"));
         let embeddings = model.pp("embeddings");
-        let projected = config.architectures.iter().any(|a| a == "CLIPTextModelWithProjection");
-        let text_projection = if projected {
-            let projection = vb.pp("text_projection");
-            Some(Linear::load_no_bias(projection, dim, config.projection_dim)?)
-        } else {
-            None
-        };
+        let kind = (&config.architectures[..], "CLIPTextModelWithProjection");
+        let text_projection =
+            projection(vb.pp("text_projection"), kind, (dim, config.projection_dim))?;
         Ok(Self {
             token_embedding: Embedding::load(
                 embeddings.pp("token_embedding"),
@@ -122,9 +114,7 @@ impl ClipTextModel {
                 config.max_position_embeddings,
                 dim,
             )?,
-            layers: (0..config.num_hidden_layers)
-                .map(|i| Layer::load(model.pp(format!("encoder.layers.{i}")), config.layer()))
-                .collect::<Result<_>>()?,
+            encoder: Encoder::load(model.pp("encoder"), config.num_hidden_layers, config.layer())?,
             final_layer_norm: LayerNorm::load(
                 model.pp("final_layer_norm"),
                 dim,
@@ -140,13 +130,9 @@ impl ClipTextModel {
     pub fn forward(&self, ids: &Tensor) -> Result<ClipTextOutput> {
         let (batch, length) = ids.dims2()?;
         let positions = self.position_embedding.weight().narrow(0, 0, length)?;
-        let mut x = self.token_embedding.forward(ids)?.broadcast_add(&positions)?;
-        let mut hidden_states = vec![x.clone()];
-        for layer in &self.layers {
-            x = layer.forward(&x)?;
-            hidden_states.push(x.clone());
-        }
-        let last_hidden_state = self.final_layer_norm.forward(&x)?;
+        let embedded = self.token_embedding.forward(ids)?.broadcast_add(&positions)?;
+        let (hidden_states, last) = self.encoder.forward(embedded)?;
+        let last_hidden_state = self.final_layer_norm.forward(&last)?;
         let flat = last_hidden_state.reshape((batch * length, ()))?;
         let pooler_output = flat.index_select(&self.ends(ids)?, 0)?;
         let text_embeds = match &self.text_projection {

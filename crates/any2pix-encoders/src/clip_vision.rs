@@ -8,7 +8,7 @@ use candle_nn::{Init, VarBuilder};
 use image::RgbImage;
 use serde::Deserialize;
 
-use crate::clip_layer::{Activation, Layer, LayerConfig, class_names};
+use crate::clip_layer::{Activation, Encoder, LayerConfig, class_names, default_eps, projection};
 use crate::error::EncoderError;
 use crate::resize::{Filter, center_crop_floor, resize_short_side};
 
@@ -66,10 +66,6 @@ fn default_channels() -> usize {
     3
 }
 
-fn default_eps() -> f64 {
-    1e-5
-}
-
 impl ClipVisionConfig {
     fn layer(&self) -> LayerConfig {
         LayerConfig {
@@ -103,7 +99,7 @@ pub struct ClipVisionModel {
     patch_embedding: Conv2d,
     position_embedding: Embedding,
     pre_layrnorm: LayerNorm,
-    layers: Vec<Layer>,
+    encoder: Encoder,
     post_layernorm: LayerNorm,
     visual_projection: Option<Linear>,
 }
@@ -117,13 +113,9 @@ impl ClipVisionModel {
         }
         let (dim, eps, model) = (config.hidden_size, config.layer_norm_eps, vb.pp("vision_model"));
         let embeddings = model.pp("embeddings");
-        let projected = config.architectures.iter().any(|a| a == "CLIPVisionModelWithProjection");
-        let visual_projection = if projected {
-            let projection = vb.pp("visual_projection");
-            Some(Linear::load_no_bias(projection, dim, config.projection_dim)?)
-        } else {
-            None
-        };
+        let kind = (&config.architectures[..], "CLIPVisionModelWithProjection");
+        let visual_projection =
+            projection(vb.pp("visual_projection"), kind, (dim, config.projection_dim))?;
         let patches = (image_size / patch_size).pow(2);
         let small = Init::Randn { mean: 0.0, stdev: 0.02 };
         Ok(Self {
@@ -141,9 +133,7 @@ impl ClipVisionModel {
             )?,
             // Spelt so by its authors.
             pre_layrnorm: LayerNorm::load(model.pp("pre_layrnorm"), dim, eps)?,
-            layers: (0..config.num_hidden_layers)
-                .map(|i| Layer::load(model.pp(format!("encoder.layers.{i}")), config.layer()))
-                .collect::<Result<_>>()?,
+            encoder: Encoder::load(model.pp("encoder"), config.num_hidden_layers, config.layer())?,
             post_layernorm: LayerNorm::load(model.pp("post_layernorm"), dim, eps)?,
             visual_projection,
         })
@@ -159,19 +149,15 @@ impl ClipVisionModel {
         let class = self.class_embedding.broadcast_as((batch, 1, dim))?;
         let tokens =
             Tensor::cat(&[&class, &patches], 1)?.broadcast_add(self.position_embedding.weight())?;
-        let mut x = self.pre_layrnorm.forward(&tokens)?;
-        let mut hidden_states = vec![x.clone()];
-        for layer in &self.layers {
-            x = layer.forward(&x)?;
-            hidden_states.push(x.clone());
-        }
-        let class = x.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
+        let (hidden_states, last_hidden_state) =
+            self.encoder.forward(self.pre_layrnorm.forward(&tokens)?)?;
+        let class = last_hidden_state.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
         let pooler_output = self.post_layernorm.forward(&class)?;
         let image_embeds = match &self.visual_projection {
             Some(projection) => Some(projection.forward(&pooler_output)?),
             None => None,
         };
-        Ok(ClipVisionOutput { hidden_states, last_hidden_state: x, pooler_output, image_embeds })
+        Ok(ClipVisionOutput { hidden_states, last_hidden_state, pooler_output, image_embeds })
     }
 }
 

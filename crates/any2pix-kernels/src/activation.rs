@@ -3,12 +3,9 @@
 
 use rayon::prelude::*;
 
-use crate::buffer::{self, Fresh, fill, in_chunks, rows_of_chunk};
+use crate::buffer::{CHUNK, Fresh, fill, in_chunks, rows_of_chunk};
 use crate::level::{Engine, vectorised};
 use crate::math::{erf, exp, map_sum, max, mul_add, sigmoid, sum, sum2, tanh};
-
-/// Elements of a task.
-const CHUNK: usize = 1 << 13;
 
 /// An elementwise activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +109,7 @@ vectorised! {
 pub fn activate(engine: Engine, activation: Activation, x: &[f32]) -> Vec<f32> {
     // SAFETY: a chunk is written from as many elements.
     unsafe {
-        in_chunks(x.len(), buffer::CHUNK, |start, y| {
+        in_chunks(x.len(), CHUNK, |start, y| {
             forward_chunk(engine.level(), activation, &x[start..], y);
         })
     }
@@ -182,7 +179,7 @@ vectorised! {
 pub fn gated(engine: Engine, kind: Gate, (value, gate): (&[f32], &[f32])) -> Vec<f32> {
     // SAFETY: a chunk is written from as many elements.
     unsafe {
-        in_chunks(value.len(), buffer::CHUNK, |start, y| {
+        in_chunks(value.len(), CHUNK, |start, y| {
             gate_chunk(engine.level(), kind, &value[start..], &gate[start..], y);
         })
     }
@@ -203,10 +200,6 @@ pub fn gated_backward(
             gate_backward_chunk(level, kind, value, gate, gradient, by_value, by_gate);
         },
     );
-}
-
-fn rows_of_task(width: usize) -> usize {
-    (CHUNK / width.max(1)).max(1)
 }
 
 /// [`gated`] over rows of `(value, gate)` halves; rows of the result have `width` elements.
@@ -237,9 +230,9 @@ pub fn gated_halves_backward(
     if width == 0 {
         return;
     }
-    let rows = rows_of_task(width);
-    by_x.par_chunks_mut(rows * 2 * width)
-        .zip(x.par_chunks(rows * 2 * width).zip(gradient.par_chunks(rows * width)))
+    let rows = rows_of_chunk(width);
+    by_x.par_chunks_mut(2 * rows)
+        .zip(x.par_chunks(2 * rows).zip(gradient.par_chunks(rows)))
         .for_each(|(to, (x, gradient))| {
             let inputs = x.chunks_exact(2 * width).zip(gradient.chunks_exact(width));
             for (to, (x, gradient)) in to.chunks_exact_mut(2 * width).zip(inputs) {
@@ -316,7 +309,7 @@ pub fn softmax_backward(
     if width == 0 {
         return;
     }
-    let rows = rows_of_task(width) * width;
+    let rows = rows_of_chunk(width);
     by_x.par_chunks_mut(rows).zip(y.par_chunks(rows).zip(gradient.par_chunks(rows))).for_each(
         |(to, (y, gradient))| {
             let inputs = y.chunks_exact(width).zip(gradient.chunks_exact(width));

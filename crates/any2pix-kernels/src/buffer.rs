@@ -5,10 +5,8 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-/// Elements of a chunk.
+/// Elements of a chunk, which are worth a task.
 pub(crate) const CHUNK: usize = 1 << 14;
-/// Elements that are worth a task.
-const TASK: usize = 1 << 14;
 
 /// A part of a result to which nothing was written yet.
 pub(crate) type Fresh = [MaybeUninit<f32>];
@@ -45,7 +43,7 @@ pub(crate) unsafe fn in_chunks(
     let mut result: Vec<f32> = Vec::with_capacity(len);
     let chunks = result.spare_capacity_mut()[..len].par_chunks_mut(chunk.max(1)).enumerate();
     chunks
-        .with_min_len(TASK.div_ceil(chunk.max(1)))
+        .with_min_len(CHUNK.div_ceil(chunk.max(1)))
         .for_each(|(index, fresh)| work(index * chunk, fresh));
     // SAFETY: the chunks are all of the first `len` elements, and the caller promises that each
     // was written.

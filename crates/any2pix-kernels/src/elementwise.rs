@@ -3,12 +3,9 @@
 
 use rayon::prelude::*;
 
-use crate::buffer::{self, Fresh, fill, in_chunks, rows_of_chunk};
+use crate::buffer::{CHUNK, Fresh, fill, in_chunks, rows_of_chunk};
 use crate::level::{Engine, vectorised};
 use crate::reduce::sum_rows;
-
-/// Elements of a task.
-const CHUNK: usize = 1 << 14;
 
 vectorised! {
     fn add_chunk(level: Level, a: &[f32], b: &[f32], y: &mut Fresh) {
@@ -22,7 +19,7 @@ vectorised! {
 pub fn add(engine: Engine, (a, b): (&[f32], &[f32])) -> Vec<f32> {
     // SAFETY: a chunk is written from as many elements.
     unsafe {
-        in_chunks(a.len(), buffer::CHUNK, |start, y| {
+        in_chunks(a.len(), CHUNK, |start, y| {
             add_chunk(engine.level(), &a[start..], &b[start..], y);
         })
     }

@@ -3,10 +3,8 @@
 use rayon::prelude::*;
 
 use crate::activation::{silu, silu_slope};
+use crate::buffer::rows_of_chunk;
 use crate::level::{Engine, vectorised};
-
-/// Elements of a task.
-const CHUNK: usize = 1 << 14;
 
 /// `x` `(batch, positions, channels)`; vectors `(batch, 2·channels)`: scales, then shifts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +23,7 @@ impl ModulateShape {
     }
 
     fn chunk(&self) -> usize {
-        (CHUNK / self.channels.max(1)).max(1) * self.channels
+        rows_of_chunk(self.channels)
     }
 }
 

@@ -3,7 +3,7 @@
 mod canvas;
 mod parts;
 
-pub use parts::{CLASS_NAME, Layout, layout};
+pub use parts::{Layout, layout};
 
 use any2pix_diffusion::denoise::denoise;
 use any2pix_diffusion::instruct_pix2pix::{
@@ -26,7 +26,7 @@ use crate::error::AgentError;
 use crate::full_size::{finite, misfit, read, to_pixels};
 use crate::inputs::{self, Media};
 use crate::instructany2pix::Compat;
-use crate::outcome::{self, EditOutcome, PlanReport};
+use crate::outcome::{EditOutcome, PlanReport};
 use crate::painter::flow;
 use crate::pipeline::Pipeline;
 use crate::plan_report;
@@ -197,18 +197,13 @@ impl Pipeline for InstructPix2Pix {
         let painted = stage(&mut run, Stage::Decode, |_| self.decode(&latents, settings.compat))?;
         // 6. back to the source's size
         let picture = stage(&mut run, Stage::Compose, |_| Ok(canvas.give_back(painted)))?;
-        Ok(EditOutcome {
-            image: DynamicImage::ImageRgb8(picture),
-            model: self.parts.store.name().to_string(),
-            instruction: request.instruction.to_string(),
-            references: outcome::provenance(request),
-            plan: report,
-            settings: settings.clone(),
-            weights: self.parts.store.hashes(),
-            timings: run.timings,
-            peak_memory: outcome::peak_memory(),
-            warnings: run.warnings,
-        })
+        Ok(EditOutcome::new(
+            DynamicImage::ImageRgb8(picture),
+            request,
+            report,
+            &self.parts.store,
+            run,
+        ))
     }
 }
 

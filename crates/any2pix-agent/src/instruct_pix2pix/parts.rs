@@ -20,7 +20,7 @@ use crate::settings::SettingsPatch;
 use crate::store::ModelStore;
 
 /// What `_class_name` in `model_index.json` says.
-pub const CLASS_NAME: &str = "StableDiffusionInstructPix2PixPipeline";
+const CLASS_NAME: &str = "StableDiffusionInstructPix2PixPipeline";
 const INDEX: &str = "model_index.json";
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
 /// The published settings, and the published configs for files that have none.

@@ -13,7 +13,7 @@ use crate::settings::SettingsPatch;
 use crate::store::ModelStore;
 
 /// What `_class_name` in `model_index.json` says.
-pub const CLASS_NAME: &str = "InstructAny2PixPipeline";
+const CLASS_NAME: &str = "InstructAny2PixPipeline";
 const INDEX: &str = "model_index.json";
 /// The published layout and settings, over which a model's own index is laid.
 const PUBLISHED: &str = include_str!("../../../../models/instructany2pix/model_index.json");

@@ -8,7 +8,7 @@ mod parts;
 mod prompt;
 
 pub use compat::{Compat, Quirks};
-pub use index::{CLASS_NAME, is_full_size};
+pub use index::is_full_size;
 
 use any2pix_llm::EditPlan;
 use any2pix_nn::Generator;
@@ -22,7 +22,7 @@ use parts::Parts;
 use crate::conditioning::{self, Condition};
 use crate::error::AgentError;
 use crate::inputs::{self, Input, row};
-use crate::outcome::{self, EditOutcome};
+use crate::outcome::EditOutcome;
 use crate::pipeline::{OpenOptions, Pipeline};
 use crate::plan_report;
 use crate::progress::{Progress, Stage};
@@ -118,10 +118,7 @@ impl Pipeline for InstructAny2Pix {
         let refined = stage(&mut run, Stage::Refine, |_| self.refine(&plan, settings))?;
         // 4. condition: base, generated and refined embeddings become one
         let Condition { picture: condition, .. } = stage(&mut run, Stage::Condition, |_| {
-            let base = plan.base.as_ref().map(|base| base.embedding.as_slice());
-            row(&plan.gen_embedding)
-                .and_then(|generated| conditioning::mix(base, &generated, &refined, settings))
-                .map_err(AgentError::compute(Stage::Condition))
+            conditioning::of_plan(&plan, &refined, settings)
         })?;
         // 5. prompt: caption and what is not wanted become tokens
         let prompts = stage(&mut run, Stage::Prompt, |_| {
@@ -155,18 +152,13 @@ impl Pipeline for InstructAny2Pix {
         }
         // 11. back to the source's size
         let picture = stage(&mut run, Stage::Compose, |_| Ok(canvas.give_back(picture)))?;
-        Ok(EditOutcome {
-            image: DynamicImage::ImageRgb8(picture),
-            model: self.parts.store.name().to_string(),
-            instruction: request.instruction.to_string(),
-            references: outcome::provenance(request),
-            plan: report,
-            settings: settings.clone(),
-            weights: self.parts.store.hashes(),
-            timings: run.timings,
-            peak_memory: outcome::peak_memory(),
-            warnings: run.warnings,
-        })
+        Ok(EditOutcome::new(
+            DynamicImage::ImageRgb8(picture),
+            request,
+            report,
+            &self.parts.store,
+            run,
+        ))
     }
 }
 

@@ -16,10 +16,11 @@ pub struct Packed {
     pub(super) n: usize,
     pub(super) k: usize,
     pub(super) layout: BPanels,
-    panels: Panels,
+    kept: Kept,
 }
 
-enum Panels {
+/// The panels, in one of two forms.
+enum Kept {
     /// As the kernel reads them.
     Lanes(Lanes),
     /// Rounded to bfloat16 for a kernel that multiplies f32: half the memory, and half of what is
@@ -45,11 +46,11 @@ impl Packed {
         let mut lanes = Lanes::default();
         let whole = lanes.sized(layout.len(k));
         pack_all(kernel, (n, k), b, layout, whole, true);
-        let panels = match engine.precision() {
-            Precision::Bf16 if kernel.depth() == 1 => Panels::Halves(halves(whole)),
-            _ => Panels::Lanes(lanes),
+        let kept = match engine.precision() {
+            Precision::Bf16 if kernel.depth() == 1 => Kept::Halves(halves(whole)),
+            _ => Kept::Lanes(lanes),
         };
-        Self { kernel, n, k, layout, panels }
+        Self { kernel, n, k, layout, kept }
     }
 
     /// Columns of the result.
@@ -63,16 +64,16 @@ impl Packed {
     }
 
     pub(super) fn right<B>(&self) -> Right<'_, B> {
-        match &self.panels {
-            Panels::Lanes(lanes) => Right::Packed(lanes.all()),
-            Panels::Halves(halves) => Right::Halves(halves),
+        match &self.kept {
+            Kept::Lanes(lanes) => Right::Packed(lanes.all()),
+            Kept::Halves(halves) => Right::Halves(halves),
         }
     }
 
     fn lane(&self, at: usize) -> u32 {
-        match &self.panels {
-            Panels::Lanes(lanes) => lanes.all()[at],
-            Panels::Halves(halves) => u32::from(halves[at]) << 16,
+        match &self.kept {
+            Kept::Lanes(lanes) => lanes.all()[at],
+            Kept::Halves(halves) => u32::from(halves[at]) << 16,
         }
     }
 

@@ -4,12 +4,9 @@
 use rayon::prelude::*;
 
 use crate::activation::{silu, silu_slope};
-use crate::buffer::{Fresh, fill, in_chunks, rows_of_chunk};
+use crate::buffer::{CHUNK, Fresh, fill, in_chunks, rows_of_chunk};
 use crate::level::{Engine, vectorised};
 use crate::math::mul_add;
-
-/// Elements of a task.
-const CHUNK: usize = 1 << 14;
 
 /// `(batch, positions, channels)`, channels in `groups` equal groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
