@@ -27,6 +27,7 @@ pub mod png_metadata;
 pub mod progress;
 pub mod request;
 pub mod run;
+mod segment;
 pub mod settings;
 pub mod sighting;
 pub mod storage;

@@ -24,6 +24,7 @@ use crate::painter::{Brief, Painter, Painting};
 use crate::planes::{Pixels, Plane};
 use crate::progress::Stage;
 use crate::run::Run;
+use crate::segment;
 use crate::settings::{Decoder, EditSettings};
 use crate::sighting;
 use crate::tasks::Task;
@@ -34,9 +35,9 @@ const SURE: f32 = 0.3;
 const MARGIN: f32 = 0.12;
 /// From here on a place is taken to belong to what is removed: a rim that stays is worse than a
 /// little more that is filled.
-const BELONGS: f32 = 0.3;
+const BELONGS: f32 = 0.4;
 /// Pixels of the painter's picture by which a hole is larger than its thing.
-const RIM: usize = 6;
+const RIM: usize = 3;
 /// Cells of the painter's picture over which a region fades out.
 const FEATHER: f32 = 6.0;
 
@@ -182,11 +183,12 @@ impl Workbench<'_> {
     ) -> Result<Setting, AgentError> {
         let size = picture.dimensions();
         let window = self.window(region.rect.grown(MARGIN, size).united(&also), size);
-        let hole = locate::mask_in_window(&region.mask, window, size, self.side())
-            .map(|value| f32::from(value > BELONGS))
-            .dilated(RIM)
-            .blurred(2);
         let source = self.view(picture, window);
+        let mask = locate::mask_in_window(&region.mask, window, size, self.side());
+        let hole = segment::belonging(&source, &mask)
+            .map(|share| f32::from(share > BELONGS))
+            .dilated(RIM)
+            .blurred(1);
         let brief = Brief {
             draft: source.clone(),
             source,
