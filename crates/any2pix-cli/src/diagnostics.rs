@@ -1,6 +1,9 @@
 //! `Failure` and `Exit`: how an error becomes `error:`, causes, `hint:` lines and an exit code.
 
+use any2pix_agent::{AgentError, ErrorClass};
 use any2pix_nn::Hint;
+
+use crate::interrupt;
 
 /// What the process says to the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +73,19 @@ impl Failure {
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
+    }
+}
+
+impl From<AgentError> for Failure {
+    fn from(error: AgentError) -> Self {
+        let exit = match error.class() {
+            ErrorClass::Refused => Exit::Refused,
+            ErrorClass::Model => Exit::Model,
+            ErrorClass::Storage => Exit::Storage,
+            ErrorClass::Internal => Exit::Internal,
+            ErrorClass::Cancelled => interrupt::requested().unwrap_or(Exit::Interrupted),
+        };
+        Self::of(exit, &error)
     }
 }
 

@@ -9,6 +9,7 @@ mod commands;
 mod compute;
 mod diagnostics;
 mod interrupt;
+mod model_args;
 mod printer;
 mod progress;
 mod settings_args;
