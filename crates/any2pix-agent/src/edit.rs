@@ -7,11 +7,12 @@ use any2pix_nn::Generator;
 use any2pix_nn::ops::Quantisation;
 use candle_core::Tensor;
 use image::{DynamicImage, RgbImage};
+use serde_json::{Value, json};
 
 use crate::components::Components;
 use crate::conditioning::{self, Condition};
 use crate::error::AgentError;
-use crate::gallery::Gallery;
+use crate::gallery::{self, Gallery};
 use crate::inputs::{self, Input, row};
 use crate::knowledge::{self, Vocabulary};
 use crate::outcome::EditOutcome;
@@ -102,6 +103,19 @@ impl Playroom {
 impl Pipeline for Playroom {
     fn settings(&self) -> &SettingsPatch {
         &self.components.index.settings
+    }
+
+    fn identity(&self) -> Result<Value, AgentError> {
+        let Components { store, llm_quant, .. } = &self.components;
+        let galleries = self.galleries.iter().map(|dir| gallery::fingerprint(dir));
+        let galleries = galleries.collect::<Result<Vec<_>, _>>()?;
+        let (name, files) = (store.name(), store.fingerprint()?);
+        Ok(json!({ "name": name, "files": files, "llm_quant": llm_quant.map(|q| format!("{q:?}")),
+            "galleries": galleries }))
+    }
+
+    fn is_resident(&self) -> bool {
+        true
     }
 
     fn edit(

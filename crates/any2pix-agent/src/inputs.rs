@@ -1,5 +1,7 @@
 //! The inputs of an edit: bytes to pictures and sounds, and those to embeddings.
 
+use std::path::Path;
+
 use ::image::{RgbaImage, imageops};
 use any2pix_encoders::audio::{self, AudioLimits, Waveform};
 use any2pix_encoders::image::{self, ImageLimits, Picture};
@@ -81,6 +83,21 @@ pub fn decode(reference: &Reference) -> Result<Media, AgentError> {
         let picture = image::decode(&name, &reference.bytes, &ImageLimits::default());
         picture.map(Media::Image).map_err(refused)
     }
+}
+
+/// Why the file at `path` cannot be an input, as far as its beginning tells; `None` if it may be.
+pub(crate) fn refusal(path: &Path) -> Option<String> {
+    let look = || {
+        let reference = Reference::open("", path)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let looked = if is_sound(&reference.bytes) {
+            audio::probe(&name, &reference.bytes, &AudioLimits::default())
+        } else {
+            image::probe(&name, &reference.bytes, &ImageLimits::default())
+        };
+        looked.map_err(|error| AgentError::Media { error: Box::new(error) })
+    };
+    look().err().map(|error| error.line())
 }
 
 /// The embedding of a decoded input.

@@ -19,6 +19,8 @@ static EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded
 pub const PLAYROOM: &str = "playroom";
 /// No file of a model folder is larger.
 const MAX_FILE_BYTES: u64 = 64 << 30;
+/// No file of a model folder lies deeper.
+const MAX_DEPTH: usize = 8;
 
 #[derive(Clone, Debug)]
 enum Place {
@@ -183,6 +185,55 @@ impl ModelStore {
     pub fn remember(&self, path: &str, hash: String) {
         let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
         hashes.insert(path.to_string(), hash);
+    }
+
+    /// One hash of the names and the bytes of all files of the model.
+    pub fn fingerprint(&self) -> Result<String, AgentError> {
+        let mut list = String::new();
+        match &self.place {
+            Place::Embedded => {
+                for (name, bytes) in EMBEDDED {
+                    list += &format!("{name} {}\n", sha256(bytes));
+                }
+            }
+            Place::Folder(folder) => {
+                let mut files = Vec::new();
+                self.walk(folder, Path::new(""), &mut files)?;
+                for file in files {
+                    let name = file.to_string_lossy();
+                    let hash = sha256_of_file(&folder.join(&file));
+                    list += &format!("{name} {}\n", hash.map_err(|e| self.bad(&name, &e))?);
+                }
+            }
+        }
+        Ok(sha256(list.as_bytes()))
+    }
+
+    /// The files under `inside`, a path in the model's `folder`, in order; hidden ones are nobody's.
+    fn walk(
+        &self,
+        folder: &Path,
+        inside: &Path,
+        files: &mut Vec<PathBuf>,
+    ) -> Result<(), AgentError> {
+        if inside.components().count() > MAX_DEPTH {
+            return Err(self.bad(&inside.to_string_lossy(), &"is nested too deep"));
+        }
+        let bad = |error: std::io::Error| self.bad(&inside.to_string_lossy(), &error);
+        let entries = std::fs::read_dir(folder.join(inside)).map_err(bad)?;
+        let mut names = Vec::new();
+        for entry in entries {
+            names.push(entry.map_err(bad)?.file_name());
+        }
+        names.retain(|name| !name.to_string_lossy().starts_with('.'));
+        names.sort();
+        for path in names.iter().map(|name| inside.join(name)) {
+            match folder.join(&path).is_dir() {
+                true => self.walk(folder, &path, files)?,
+                false => files.push(path),
+            }
+        }
+        Ok(())
     }
 
     /// SHA-256 of every weights file that was handed out.

@@ -1,5 +1,6 @@
 //! `Failure` and `Exit`: how an error becomes `error:`, causes, `hint:` lines and an exit code.
 
+use any2pix_agent::batch::Fault;
 use any2pix_agent::{AgentError, ErrorClass};
 use any2pix_nn::Hint;
 
@@ -83,9 +84,15 @@ impl From<AgentError> for Failure {
             ErrorClass::Model => Exit::Model,
             ErrorClass::Storage => Exit::Storage,
             ErrorClass::Internal => Exit::Internal,
+            ErrorClass::Busy => Exit::Busy,
             ErrorClass::Cancelled => interrupt::requested().unwrap_or(Exit::Interrupted),
         };
-        Self::of(exit, &error)
+        let mut failure = Self::of(exit, &error);
+        if let AgentError::Manifest { faults, .. } = &error {
+            let line = |fault: &Fault| one_line(&format!("line {}: {}", fault.line, fault.reason));
+            failure.causes.extend(faults.iter().map(line));
+        }
+        failure
     }
 }
 

@@ -5,6 +5,7 @@
     reason = "clap shows these comments: brackets there are references of an instruction"
 )]
 
+mod batch_progress;
 mod commands;
 mod compute;
 mod diagnostics;

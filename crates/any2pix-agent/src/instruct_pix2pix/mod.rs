@@ -21,6 +21,7 @@ use serde::Deserialize;
 
 use canvas::Canvas;
 use parts::Parts;
+use serde_json::{Value, json};
 
 use crate::error::AgentError;
 use crate::full_size::{finite, misfit, read, to_pixels};
@@ -167,6 +168,11 @@ impl InstructPix2Pix {
 }
 
 impl Pipeline for InstructPix2Pix {
+    fn identity(&self) -> Result<Value, AgentError> {
+        let store = &self.parts.store;
+        Ok(json!({ "name": store.name(), "files": store.fingerprint()? }))
+    }
+
     fn settings(&self) -> &SettingsPatch {
         &self.parts.settings
     }

@@ -18,6 +18,7 @@ use image::{DynamicImage, RgbImage};
 use canvas::Canvas;
 use paint::Painting;
 use parts::Parts;
+use serde_json::Value;
 
 use crate::conditioning::{self, Condition};
 use crate::error::AgentError;
@@ -92,6 +93,10 @@ impl InstructAny2Pix {
 }
 
 impl Pipeline for InstructAny2Pix {
+    fn identity(&self) -> Result<Value, AgentError> {
+        self.parts.identity()
+    }
+
     fn settings(&self) -> &SettingsPatch {
         &self.parts.index.settings
     }
