@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use any2pix_nn::Checkpoint;
 use serde::de::DeserializeOwned;
@@ -33,13 +33,16 @@ enum Place {
 pub struct ModelStore {
     name: String,
     place: Place,
-    hashes: Mutex<BTreeMap<String, String>>,
+    /// Of all weights that were read so far.
+    hashes: Arc<Mutex<BTreeMap<String, String>>>,
+    /// Those that were handed out here.
+    used: Mutex<BTreeSet<String>>,
 }
 
 impl ModelStore {
     /// The model that is compiled in.
     pub fn embedded() -> Self {
-        Self { name: PLAYROOM.to_string(), place: Place::Embedded, hashes: Mutex::default() }
+        Self::new(PLAYROOM.to_string(), Place::Embedded)
     }
 
     /// `playroom`, or the folder of a model.
@@ -58,7 +61,19 @@ impl ModelStore {
         }
         let absolute = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
         let name = absolute.file_name().map_or(model.into(), |n| n.to_string_lossy().into_owned());
-        Ok(Self { name, place: Place::Folder(absolute), hashes: Mutex::default() })
+        Ok(Self::new(name, Place::Folder(absolute)))
+    }
+
+    fn new(name: String, place: Place) -> Self {
+        Self { name, place, hashes: Arc::default(), used: Mutex::default() }
+    }
+
+    /// The same files for one edit: [`Self::hashes`] will be of what that edit uses, whatever was
+    /// read before or is read beside it.
+    pub fn for_one_edit(&self) -> Self {
+        let Self { name, place, hashes, .. } = self;
+        let hashes = hashes.clone();
+        Self { name: name.clone(), place: place.clone(), hashes, used: Mutex::default() }
     }
 
     /// The model's name.
@@ -153,7 +168,8 @@ impl ModelStore {
     /// The weights at `path`, which several parts are read from: their hash is taken once.
     pub fn weights_again(&self, path: &str) -> Result<Checkpoint, AgentError> {
         match &self.place {
-            Place::Folder(folder) if self.hashes().contains_key(path) => {
+            Place::Folder(folder) if locked(&self.hashes).contains_key(path) => {
+                self.use_again(path);
                 let file = self.file(folder, path)?.ok_or_else(|| self.bad(path, &"is missing"))?;
                 Checkpoint::open(&file).map_err(AgentError::weights(path))
             }
@@ -183,8 +199,13 @@ impl ModelStore {
 
     /// Remembers the hash of weights that an edit uses.
     pub fn remember(&self, path: &str, hash: String) {
-        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
-        hashes.insert(path.to_string(), hash);
+        locked(&self.hashes).insert(path.to_string(), hash);
+        self.use_again(path);
+    }
+
+    /// Remembers that an edit uses weights that were read before.
+    pub fn use_again(&self, path: &str) {
+        locked(&self.used).insert(path.to_string());
     }
 
     /// One hash of the names and the bytes of all files of the model.
@@ -238,11 +259,50 @@ impl ModelStore {
 
     /// SHA-256 of every weights file that was handed out.
     pub fn hashes(&self) -> BTreeMap<String, String> {
-        self.hashes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let (known, used) = (locked(&self.hashes), locked(&self.used));
+        used.iter().filter_map(|path| Some((path.clone(), known.get(path)?.clone()))).collect()
     }
 
     /// An error about the file at `path`.
     pub fn bad(&self, path: &str, reason: &dyn std::fmt::Display) -> AgentError {
         AgentError::BadModel { model: self.name.clone(), reason: format!("{path}: {reason}") }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(all(test, feature = "embedded"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edit_knows_the_weights_that_it_used_and_no_others() {
+        let store = ModelStore::embedded();
+        let (one, other) = (store.for_one_edit(), store.for_one_edit());
+        one.weights("vae/model.safetensors").unwrap();
+        other.weights("llm/model.safetensors").unwrap();
+        let names = |store: &ModelStore| store.hashes().into_keys().collect::<Vec<_>>();
+        assert_eq!(names(&one), ["vae/model.safetensors"]);
+        assert_eq!(names(&other), ["llm/model.safetensors"]);
+        other.use_again("vae/model.safetensors");
+        assert_eq!(names(&other), ["llm/model.safetensors", "vae/model.safetensors"]);
+        assert!(store.hashes().is_empty());
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_every_name_and_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("unet")).unwrap();
+        std::fs::write(dir.path().join("unet/config.json"), "{}").unwrap();
+        let print = || ModelStore::open(dir.path().to_str().unwrap()).unwrap().fingerprint();
+        let first = print().unwrap();
+        assert_eq!(print().unwrap(), first);
+        std::fs::write(dir.path().join("unet/config.json"), "{ }").unwrap();
+        let second = print().unwrap();
+        assert_ne!(second, first);
+        std::fs::rename(dir.path().join("unet/config.json"), dir.path().join("x.json")).unwrap();
+        assert_ne!(print().unwrap(), second);
     }
 }

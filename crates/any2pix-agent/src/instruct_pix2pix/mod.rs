@@ -41,7 +41,7 @@ use crate::store::ModelStore;
 const WORDS: &str = include_str!("../../../../prompts/instruct_pix2pix/prompts.json");
 
 /// What the text encoder reads besides the instruction.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct Words {
     /// Stands for the picture where the instruction names it.
     picture: String,
@@ -165,19 +165,9 @@ impl InstructPix2Pix {
             }
         })
     }
-}
 
-impl Pipeline for InstructPix2Pix {
-    fn identity(&self) -> Result<Value, AgentError> {
-        let store = &self.parts.store;
-        Ok(json!({ "name": store.name(), "files": store.fingerprint()? }))
-    }
-
-    fn settings(&self) -> &SettingsPatch {
-        &self.parts.settings
-    }
-
-    fn edit(
+    /// The page.
+    fn carry_out(
         &self,
         request: &EditRequest,
         progress: &mut dyn Progress,
@@ -210,6 +200,26 @@ impl Pipeline for InstructPix2Pix {
             &self.parts.store,
             run,
         ))
+    }
+}
+
+impl Pipeline for InstructPix2Pix {
+    fn identity(&self) -> Result<Value, AgentError> {
+        let store = &self.parts.store;
+        Ok(json!({ "name": store.name(), "files": store.fingerprint()? }))
+    }
+
+    fn settings(&self) -> &SettingsPatch {
+        &self.parts.settings
+    }
+
+    fn edit(
+        &self,
+        request: &EditRequest,
+        progress: &mut dyn Progress,
+    ) -> Result<EditOutcome, AgentError> {
+        Self { parts: self.parts.for_one_edit(), words: self.words.clone() }
+            .carry_out(request, progress)
     }
 }
 

@@ -84,6 +84,17 @@ impl Parts {
         Ok(parts)
     }
 
+    /// The same parts for one edit; its store knows which of them that edit uses.
+    pub(super) fn for_one_edit(&self) -> Self {
+        Self {
+            store: self.store.for_one_edit(),
+            index: self.index.clone(),
+            llm_format: self.llm_format,
+            loras: self.loras.clone(),
+            max_memory: self.max_memory,
+        }
+    }
+
     /// What decides an edit besides its request.
     pub(super) fn identity(&self) -> Result<Value, AgentError> {
         let hash = |lora: &LoraFile| {
