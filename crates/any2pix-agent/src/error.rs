@@ -267,6 +267,14 @@ fn count(faults: usize) -> String {
     if faults == 1 { "1 fault".to_string() } else { format!("{faults} faults") }
 }
 
+/// Whether a file cannot be read for a reason that is not the file's own.
+fn is_of_storage(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{StaleNetworkFileHandle, StorageFull, TimedOut};
+    // Input/output error, too many open files in the system and in the process.
+    let numbers = cfg!(unix) && matches!(error.raw_os_error(), Some(5 | 23 | 24));
+    numbers || matches!(error.kind(), StaleNetworkFileHandle | StorageFull | TimedOut)
+}
+
 fn of(pid: Option<u32>) -> String {
     pid.map_or(String::new(), |pid| format!(" ({pid})"))
 }
@@ -290,6 +298,7 @@ impl AgentError {
             | Self::MissingComponent { .. }
             | Self::TooLarge { .. } => ErrorClass::Model,
             Self::Unwritable { .. } | Self::DamagedJournal { .. } => ErrorClass::Storage,
+            Self::Unreadable { source, .. } if is_of_storage(source) => ErrorClass::Storage,
             Self::Compute { .. } | Self::NotFinite { .. } | Self::Panicked => ErrorClass::Internal,
             Self::Locked { .. } => ErrorClass::Busy,
             Self::Cancelled { .. } => ErrorClass::Cancelled,

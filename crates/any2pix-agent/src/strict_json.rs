@@ -9,11 +9,24 @@ use serde_json::{Map, Value};
 const MAX_DEPTH: usize = 64;
 
 /// Parses one document; the error says what is wrong and in which column.
-pub(crate) fn parse(text: &str) -> Result<Value, String> {
+fn parse(text: &str) -> Result<Value, String> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = Strict { depth: 0 }.deserialize(&mut deserializer);
     let value = value.and_then(|value| deserializer.end().map(|()| value));
     value.map_err(|error| error.to_string().replace(" at line 1 column ", ", column "))
+}
+
+/// Parses one object of which the values of `objects`, where they are given, are objects too:
+/// serde would take a list for a structure, by position.
+pub(crate) fn parse_object(text: &str, objects: &[&str]) -> Result<Value, String> {
+    let value = parse(text)?;
+    if !value.is_object() {
+        return Err("expected an object, `{…}`".to_string());
+    }
+    match objects.iter().find(|key| value.get(key).is_some_and(|value| !value.is_object())) {
+        Some(key) => Err(format!("`{key}`: expected an object, `{{…}}`")),
+        None => Ok(value),
+    }
 }
 
 /// A value at some depth.
@@ -114,11 +127,13 @@ mod tests {
             (r#"{"a": 1e400}"#.to_string(), "out of range"),
             (r#"{"a": 1} {"#.to_string(), "trailing characters"),
             (r#"{"a": "\ud800"}"#.to_string(), "column"),
+            (r#"{"a": []}"#.to_string(), "`a`: expected an object"),
+            (r#"["a"]"#.to_string(), "expected an object"),
             (deep(65), "nested deeper than 64"),
             (deep(100_000), "nested deeper than 64"),
         ];
         for (text, words) in cases {
-            let message = parse(&text).unwrap_err();
+            let message = parse_object(&text, &["a"]).unwrap_err();
             assert!(message.contains(words), "{words}: {message}");
         }
     }

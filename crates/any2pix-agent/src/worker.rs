@@ -121,7 +121,7 @@ impl Request {
 
     /// What a line asks for; nothing for a cancellation that is carried out.
     fn parse(text: &str, wanted: &SharedWanted) -> Option<Self> {
-        let value = match strict_json::parse(text) {
+        let value = match strict_json::parse_object(text, &["references", "settings", "batch"]) {
             Ok(value) => value,
             Err(reason) => return Some(Self::refuse(None, reason)),
         };

@@ -106,8 +106,8 @@ impl BatchFolder {
         let other = |what| AgentError::OtherBatch { path: self.path.clone(), what };
         // Shards may begin at the same time: one writes, the others wait and compare.
         let path = self.path.join(format!(".{IDENTITY}.lock"));
-        let lock = open_lock(&path).map_err(unwritable(&path))?;
-        lock.lock().map_err(unwritable(&path))?;
+        let _lock = self.wait_for(&path)?;
+        remove(&self.path, |name| owner(name) == Some(IDENTITY))?;
         if let Some(found) = self.identity()? {
             return found.difference(identity).map_or(Ok(()), |what| Err(other(what)));
         }
@@ -116,6 +116,19 @@ impl BatchFolder {
             return Err(other("something else"));
         }
         write_atomically(&self.path.join(IDENTITY), identity.text().as_bytes())
+    }
+
+    /// Waits until nobody else merges, and removes what a merge that was killed left.
+    pub(super) fn claim_merge(&self) -> Result<File, AgentError> {
+        let lock = self.wait_for(&self.path.join(".merge.lock"))?;
+        remove(&self.path, |name| matches!(owner(name), Some(RESULTS | REPORT)))?;
+        Ok(lock)
+    }
+
+    fn wait_for(&self, path: &Path) -> Result<File, AgentError> {
+        let lock = open_lock(path).map_err(unwritable(path))?;
+        lock.lock().map_err(unwritable(path))?;
+        Ok(lock)
     }
 
     fn lock(&self, stem: &str) -> Result<File, AgentError> {
@@ -148,10 +161,6 @@ impl Claim {
     /// Removes what a killed process left under temporary names of files that belong to the shard:
     /// its journal's, and the pictures called `stems`.
     pub(super) fn sweep(&self, stems: &BTreeSet<&str>) -> Result<(), AgentError> {
-        // `.<name>.<pid>.tmp`, as atomic writes call them.
-        let owner = |name: &str| {
-            Some(name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?.0.to_string())
-        };
         let part = self.shard.stem();
         let in_folder = |name: &str| owner(name).is_some_and(|n| n.starts_with(&part));
         let in_outputs = |name: &str| {
@@ -160,6 +169,11 @@ impl Claim {
         remove(self.folder.path(), in_folder)?;
         remove(&self.folder.join(OUTPUTS), in_outputs)
     }
+}
+
+/// Whose temporary file `.<name>.<pid>.tmp` is: that is how atomic writes call them.
+fn owner(name: &str) -> Option<&str> {
+    Some(name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?.0)
 }
 
 fn remove(folder: &Path, is_ours: impl Fn(&str) -> bool) -> Result<(), AgentError> {

@@ -198,3 +198,83 @@ impl Journal {
         AgentError::Unwritable { path: self.path.clone(), source }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::result::{RowFailure, RowStatus};
+    use super::*;
+
+    const HEADER: fn() -> Header = || Header { batch: "b".into(), shard: 0, shards: 1, rows: 9 };
+
+    fn result(id: &str) -> RowResult {
+        let failure = RowFailure { reason: "r".into(), error: "e \"x\"\n".into(), hint: None };
+        RowResult {
+            id: id.into(),
+            status: RowStatus::Failed,
+            session: None,
+            turn: Some(3),
+            instruction: "add a \\[dog\\] to [a\u{2028}b.png]".into(),
+            seed: 1 << 52,
+            picture: None,
+            failure: Some(failure),
+        }
+    }
+
+    fn open(path: &Path) -> Result<(Journal, bool, Vec<(usize, RowResult)>), AgentError> {
+        let mut found = Vec::new();
+        let (journal, is_torn) = Journal::open(path, &HEADER(), |entry| {
+            found.push((entry.index, entry.result));
+            Ok(())
+        })?;
+        Ok((journal, is_torn, found))
+    }
+
+    #[test]
+    fn a_journal_cut_anywhere_gives_its_whole_lines_and_takes_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("part.jsonl");
+        let (mut journal, ..) = open(&path).unwrap();
+        for index in [4, 2] {
+            journal.append(index, &result(&index.to_string()), &RunFigures::default()).unwrap();
+        }
+        let whole = std::fs::read(&path).unwrap();
+        let ends: Vec<usize> =
+            (0..whole.len()).filter(|at| whole[*at] == b'\n').map(|at| at + 1).collect();
+        assert_eq!(ends.len(), 3);
+        for length in ends[0]..=whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let (mut journal, is_torn, found) = open(&path).unwrap();
+            let lines = ends.iter().filter(|end| **end <= length).count();
+            assert_eq!((found.len(), is_torn), (lines - 1, !ends.contains(&length)), "{length}");
+            assert!(found.iter().all(|(index, row)| *row == result(&index.to_string())));
+            journal.append(7, &result("7"), &RunFigures::default()).unwrap();
+            let (_, is_torn, found) = open(&path).unwrap();
+            assert_eq!((found.len(), is_torn), (lines, false), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_is_damage_unless_it_is_in_the_last_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("part.jsonl");
+        let (mut journal, ..) = open(&path).unwrap();
+        for index in 0..3 {
+            journal.append(index, &result("x"), &RunFigures::default()).unwrap();
+        }
+        let whole = std::fs::read(&path).unwrap();
+        let last = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+        for at in (0..whole.len()).step_by(13) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x04;
+            std::fs::write(&path, &bytes).unwrap();
+            match open(&path) {
+                Ok((_, is_torn, found)) => assert!(is_torn && found.len() == 2 && at >= last),
+                Err(AgentError::DamagedJournal { .. }) => assert!(at < last, "{at}"),
+                Err(other) => panic!("{at}: {other}"),
+            }
+        }
+        std::fs::write(&path, &whole).unwrap();
+        let other = Header { rows: 8, ..HEADER() };
+        assert!(Journal::open(&path, &other, |_| Ok(())).is_err());
+    }
+}

@@ -191,23 +191,25 @@ fn sessions(rows: &[Row], faults: &mut Vec<Fault>) -> Vec<Session> {
 fn refuse_media(rows: &[Row], media: &MediaFolder, faults: &mut Vec<Fault>) {
     let named = |row: &Row| -> Vec<(usize, String, Result<PathBuf, String>)> {
         let files = row.sources.iter().filter_map(|source| match source {
-            Source::File(text) => Some((row.line, text.clone(), media.find(text))),
+            Source::File(text) => {
+                Some((row.line, text.clone(), media.find(text).map_err(|error| error.line())))
+            }
             Source::Last => None,
         });
         files.collect()
     };
     let named: Vec<_> = rows.par_iter().flat_map_iter(named).collect();
-    let files: BTreeSet<&PathBuf> =
-        named.iter().filter_map(|(_, _, path)| path.as_ref().ok()).collect();
-    let bad: BTreeMap<&PathBuf, String> =
-        files.into_par_iter().filter_map(|path| Some((path, inputs::refusal(path)?))).collect();
-    for (line, text, path) in &named {
+    let files: BTreeSet<PathBuf> =
+        named.iter().filter_map(|(_, _, path)| path.clone().ok()).collect();
+    let bad: BTreeMap<PathBuf, String> = files
+        .into_par_iter()
+        .filter_map(|path| Some((path.clone(), inputs::refusal(&path)?)))
+        .collect();
+    for (line, text, path) in named {
         let reason = match path {
-            Ok(path) => bad.get(path).cloned(),
-            Err(reason) => Some(reason.clone()),
+            Ok(path) => bad.get(&path).map(|reason| format!("[{text}]: {reason}")),
+            Err(reason) => Some(reason),
         };
-        faults.extend(
-            reason.map(|reason| Fault { line: *line, reason: format!("[{text}]: {reason}") }),
-        );
+        faults.extend(reason.map(|reason| Fault { line, reason }));
     }
 }

@@ -28,22 +28,26 @@ impl MediaFolder {
     }
 
     /// The file that `text` means, without links.
-    pub(super) fn find(&self, text: &str) -> Result<PathBuf, String> {
+    pub(super) fn find(&self, text: &str) -> Result<PathBuf, AgentError> {
+        let refused = |reason: &str| {
+            Err(AgentError::Unusable { path: text.into(), reason: reason.to_string() })
+        };
         if has_scheme(text) {
-            return Err("is a URL; batches read files".to_string());
+            return refused("is a URL; batches read files");
         }
         let path = Path::new(text);
         if !self.allow_outside {
             if path.has_root() || path.is_absolute() {
-                return Err("is an absolute path (--allow-outside allows it)".to_string());
+                return refused("is an absolute path (--allow-outside allows it)");
             }
             if climbs_out(path) {
-                return Err(OUTSIDE.to_string());
+                return refused(OUTSIDE);
             }
         }
-        let real = self.folder.join(path).canonicalize().map_err(|error| error.to_string())?;
+        let real = self.folder.join(path).canonicalize();
+        let real = real.map_err(|source| AgentError::Unreadable { path: path.into(), source })?;
         if !self.allow_outside && !real.starts_with(&self.real) {
-            return Err(OUTSIDE.to_string());
+            return refused(OUTSIDE);
         }
         Ok(real)
     }
@@ -52,7 +56,7 @@ impl MediaFolder {
     /// decoders say: results are the same wherever the manifest lies.
     pub(super) fn open(&self, name: &str, text: &str) -> Result<(Reference, PathBuf), AgentError> {
         let unusable = |reason| AgentError::Unusable { path: text.into(), reason };
-        let path = self.find(text).map_err(unusable)?;
+        let path = self.find(text)?;
         let read = Reference::open(name, &path).map_err(|error| match error {
             AgentError::Unusable { reason, .. } => unusable(reason),
             AgentError::Unreadable { source, .. } => {
@@ -123,7 +127,7 @@ mod tests {
             ("a\0.png", ""),
         ];
         for (path, words) in cases {
-            let reason = media.find(path).unwrap_err();
+            let reason = media.find(path).unwrap_err().line();
             assert!(reason.contains(words), "{path}: {reason}");
         }
         let allowed = MediaFolder { allow_outside: true, ..media };
@@ -142,8 +146,8 @@ mod tests {
         symlink("..", inside.join("up")).unwrap();
         symlink("loop.png", inside.join("loop.png")).unwrap();
         symlink("a.png", inside.join("b.png")).unwrap();
-        assert!(media.find("link.png").unwrap_err().contains("leaves"));
-        assert!(media.find("up/secret.png").unwrap_err().contains("leaves"));
+        assert!(media.find("link.png").unwrap_err().line().contains("leaves"));
+        assert!(media.find("up/secret.png").unwrap_err().line().contains("leaves"));
         assert!(media.find("loop.png").is_err());
         assert!(media.find("b.png").is_ok());
     }

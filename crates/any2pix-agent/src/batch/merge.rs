@@ -36,6 +36,7 @@ pub fn merge(out: &Path) -> Result<Merged, AgentError> {
     let folder = BatchFolder::new(out);
     let none = || AgentError::NoBatch { path: out.to_path_buf() };
     let identity = folder.identity()?.ok_or_else(none)?;
+    let _lock = folder.claim_merge()?;
     let (mut results, mut totals, mut missing_shards) =
         (Results::new(), Totals::default(), Vec::new());
     for index in 0..identity.shards() {

@@ -57,7 +57,7 @@ struct RawRow {
 impl Row {
     /// Reads a line; `defaults` are the settings that the row's own go over.
     pub(super) fn parse(line: usize, text: &str, defaults: &EditSettings) -> Result<Self, String> {
-        let value = strict_json::parse(text)?;
+        let value = strict_json::parse_object(text, &["references", "settings"])?;
         let raw: RawRow = serde_json::from_value(value).map_err(|error| error.to_string())?;
         check_name("the id", &raw.id)?;
         if let Some(session) = &raw.session {
