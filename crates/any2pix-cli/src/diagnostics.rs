@@ -6,6 +6,9 @@ use any2pix_nn::Hint;
 
 use crate::interrupt;
 
+/// Faults of a manifest that are shown.
+const MOST_FAULTS: usize = 100;
+
 /// What the process says to the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -90,7 +93,10 @@ impl From<AgentError> for Failure {
         let mut failure = Self::of(exit, &error);
         if let AgentError::Manifest { faults, .. } = &error {
             let line = |fault: &Fault| one_line(&format!("line {}: {}", fault.line, fault.reason));
-            failure.causes.extend(faults.iter().map(line));
+            failure.causes.extend(faults.iter().take(MOST_FAULTS).map(line));
+            if let Some(more) = faults.len().checked_sub(MOST_FAULTS).filter(|more| *more > 0) {
+                failure.causes.push(format!("and {more} more"));
+            }
         }
         failure
     }

@@ -71,7 +71,7 @@ fn bad_lines_get_a_reply_and_the_worker_goes_on() {
     let long = format!(r#"{{"id": "{}"}}"#, "a".repeat(1 << 20));
     let cases: [(&[u8], &str); 12] = [
         (b"nonsense", "column"),
-        (b"{\"id\": \"\xff\"}", "byte 16 of the input is not UTF-8"),
+        (b"{\"id\": \"\xff\"}", "byte 19 of the input is not UTF-8"),
         (long.as_bytes(), "longer than 1024 KB"),
         (br#"{"id": "a", "id": "b"}"#, "stands twice"),
         (br#"{"id": "x", "extra": 1}"#, "unknown field"),
