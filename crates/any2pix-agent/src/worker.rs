@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -276,15 +276,9 @@ impl Worker<'_> {
         let shard = Shard::new(request.shard, request.shards)?;
         let BatchRequest { resume, allow_outside, .. } = *request;
         let options = ManifestOptions { settings: self.settings.clone(), allow_outside };
-        let manifest = Manifest::open(Path::new(&request.manifest), &options)?;
-        let batch = Batch {
-            pipeline: self.pipeline,
-            manifest: &manifest,
-            settings: self.settings.clone(),
-            shard,
-            resume,
-            jobs: None,
-        };
+        let manifest = Manifest::open(&request.manifest, options)?;
+        let batch =
+            Batch { pipeline: self.pipeline, manifest: &manifest, shard, resume, jobs: None };
         let mut document = batch.run(&request.out, asked)?.document();
         if let Value::Object(map) = &mut document {
             map.insert("shard".into(), json!(shard.index));

@@ -15,14 +15,12 @@ use crate::outcome::{EditOutcome, peak_memory, sha256};
 use crate::pipeline::{Pipeline, edit_guarded};
 use crate::progress::Progress;
 use crate::request::{EditRequest, Reference};
-use crate::settings::EditSettings;
 use crate::storage;
 
 /// Makes rows.
 pub(super) struct RowEditor<'a> {
     pub(super) pipeline: &'a dyn Pipeline,
     pub(super) manifest: &'a Manifest,
-    pub(super) settings: &'a EditSettings,
     pub(super) folder: &'a BatchFolder,
 }
 
@@ -93,7 +91,10 @@ impl RowEditor<'_> {
             session: row.session.clone(),
             turn: row.turn,
             instruction: row.instruction.to_string(),
-            seed: row.settings.seed.unwrap_or_else(|| row_seed(self.settings.seed, &row.id)),
+            seed: row
+                .settings
+                .seed
+                .unwrap_or_else(|| row_seed(self.manifest.settings.seed, &row.id)),
             picture: None,
             failure: None,
         }
@@ -107,7 +108,7 @@ impl RowEditor<'_> {
         progress: &mut Asked<'_>,
     ) -> Result<(PictureFile, EditOutcome), AgentError> {
         let (references, inputs) = self.references(row, before)?;
-        let mut settings = self.settings.clone();
+        let mut settings = self.manifest.settings.clone();
         row.settings.apply(&mut settings);
         settings.seed = seed;
         let request = EditRequest { instruction: row.instruction.clone(), references, settings };

@@ -6,7 +6,6 @@ use super::manifest::Manifest;
 use crate::error::AgentError;
 use crate::outcome::{precision_name, sha256};
 use crate::pipeline::Pipeline;
-use crate::settings::EditSettings;
 
 /// What makes the results of a batch.
 #[derive(Clone, Debug)]
@@ -29,7 +28,6 @@ impl Identity {
     pub(super) fn new(
         manifest: &Manifest,
         pipeline: &dyn Pipeline,
-        settings: &EditSettings,
         shards: usize,
     ) -> Result<Self, AgentError> {
         let document = json!({
@@ -38,7 +36,7 @@ impl Identity {
             "rows": manifest.len(),
             "shards": shards,
             "model": pipeline.identity()?,
-            "settings": { "precision": precision_name(), "edit": settings },
+            "settings": { "precision": precision_name(), "edit": manifest.settings },
         });
         // As it will be read again: two readings of one text are equal, whatever their numbers.
         Self::parse(&document.to_string())

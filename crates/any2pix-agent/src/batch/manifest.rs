@@ -51,6 +51,8 @@ pub struct ManifestOptions {
 pub struct Manifest {
     /// SHA-256 of the file.
     pub sha256: String,
+    /// The settings that a row's own go over.
+    pub settings: EditSettings,
     /// What the user should know, one line each.
     pub warnings: Vec<String>,
     pub(super) rows: Vec<Row>,
@@ -64,12 +66,13 @@ impl Manifest {
     ///
     /// # Errors
     /// [`AgentError::Manifest`] with every row that is wrong.
-    pub fn open(path: &Path, options: &ManifestOptions) -> Result<Self, AgentError> {
-        let media = MediaFolder::of(path, options.allow_outside)?;
+    pub fn open(path: &Path, options: ManifestOptions) -> Result<Self, AgentError> {
+        let ManifestOptions { settings, allow_outside } = options;
+        let media = MediaFolder::of(path, allow_outside)?;
         let (lines, sha256) = read(path)?;
         let (mut rows, mut faults) = (Vec::new(), Vec::new());
         for (line, text) in lines {
-            match text.and_then(|text| Row::parse(line, &text, &options.settings)) {
+            match text.and_then(|text| Row::parse(line, &text, &settings)) {
                 Ok(row) => rows.push(row),
                 Err(reason) => faults.push(Fault { line, reason }),
             }
@@ -89,7 +92,7 @@ impl Manifest {
                 |name| format!("line {}: [{name}] does not stand in the instruction", row.line);
             row.unused.iter().map(about)
         });
-        Ok(Self { sha256, warnings: warnings.collect(), rows, sessions, media })
+        Ok(Self { sha256, settings, warnings: warnings.collect(), rows, sessions, media })
     }
 
     /// How many rows there are.

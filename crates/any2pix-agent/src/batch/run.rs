@@ -20,7 +20,6 @@ use super::shards::{Session, Shard};
 use crate::error::AgentError;
 use crate::pipeline::Pipeline;
 use crate::progress::Stage;
-use crate::settings::EditSettings;
 use crate::storage::write_atomically;
 
 /// What to do.
@@ -29,8 +28,6 @@ pub struct Batch<'a> {
     pub pipeline: &'a dyn Pipeline,
     /// The rows.
     pub manifest: &'a Manifest,
-    /// The settings that a row's own go over; those that the manifest was checked with.
-    pub settings: EditSettings,
     /// Which of the rows.
     pub shard: Shard,
     /// Go on where an earlier run stopped.
@@ -123,8 +120,8 @@ impl Batch<'_> {
     /// else's, and [`AgentError::Cancelled`]. A row that fails does not; it is counted.
     pub fn run(&self, out: &Path, watch: &dyn Watch) -> Result<Summary, AgentError> {
         let start = Instant::now();
-        let Self { pipeline, manifest, settings, shard, .. } = self;
-        let identity = Identity::new(manifest, *pipeline, settings, shard.count)?;
+        let Self { pipeline, manifest, shard, .. } = self;
+        let identity = Identity::new(manifest, *pipeline, shard.count)?;
         let claim = BatchFolder::new(out).claim(&identity, *shard, self.resume)?;
         let sessions: Vec<&Session> = shard.sessions(&manifest.sessions).collect();
         let rows: Vec<usize> = sessions.iter().flat_map(|s| s.rows.iter().copied()).collect();
@@ -142,7 +139,7 @@ impl Batch<'_> {
         watch.begin(rows.len(), skipped);
         let work = Work {
             batch: self,
-            editor: RowEditor { pipeline: *pipeline, manifest, settings, folder: &claim.folder },
+            editor: RowEditor { pipeline: *pipeline, manifest, folder: &claim.folder },
             known,
             watch,
             stop: AtomicBool::new(false),

@@ -71,15 +71,14 @@ pub(super) fn run(args: &Args, compute: &ComputeArgs, printer: &Printer) -> Resu
     let shard = args.shard()?;
     let pipeline = args.model.open()?;
     let settings = args.model.settings(&*pipeline)?;
-    let options = ManifestOptions { settings: settings.clone(), allow_outside: args.allow_outside };
-    let manifest = Manifest::open(&args.manifest, &options)?;
+    let options = ManifestOptions { settings, allow_outside: args.allow_outside };
+    let manifest = Manifest::open(&args.manifest, options)?;
     for warning in &manifest.warnings {
         printer.warning(warning);
     }
     let batch = Batch {
         pipeline: &*pipeline,
         manifest: &manifest,
-        settings,
         shard,
         resume: args.resume,
         jobs: args.jobs,
