@@ -24,19 +24,17 @@ pub enum Line {
 pub struct BoundedLines<R> {
     reader: R,
     offset: u64,
-    /// Shown every byte.
-    tap: Box<dyn FnMut(&[u8]) + Send>,
 }
 
 impl<R: BufRead> BoundedLines<R> {
     /// The lines of `reader`.
     pub fn new(reader: R) -> Self {
-        Self::with_tap(reader, |_| ())
+        Self { reader, offset: 0 }
     }
 
-    /// The lines of `reader`, all of whose bytes are shown to `tap`, in order.
-    pub fn with_tap(reader: R, tap: impl FnMut(&[u8]) + Send + 'static) -> Self {
-        Self { reader, offset: 0, tap: Box::new(tap) }
+    /// What is left of the reader.
+    pub fn into_inner(self) -> R {
+        self.reader
     }
 
     /// The next line; `None` at the end.
@@ -59,7 +57,6 @@ impl<R: BufRead> BoundedLines<R> {
             }
             let is_last = available.is_empty() || end.is_some();
             let consumed = part.len() + usize::from(end.is_some());
-            (self.tap)(&available[..consumed]);
             self.reader.consume(consumed);
             self.offset += consumed as u64;
             if is_last {

@@ -88,7 +88,7 @@ struct EditLine {
 
 #[derive(Debug)]
 enum Job {
-    Edit(EditLine),
+    Edit(Box<EditLine>),
     Batch(BatchRequest),
     /// Nothing can be done; this is why.
     Refuse(String),
@@ -142,7 +142,7 @@ impl Request {
         let job = match (raw.instruction, raw.output, raw.batch) {
             (Some(instruction), Some(output), None) => {
                 let RawRequest { references, settings, .. } = raw;
-                Job::Edit(EditLine { instruction, references, settings, output })
+                Job::Edit(Box::new(EditLine { instruction, references, settings, output }))
             }
             (None, None, Some(batch)) => Job::Batch(batch),
             _ => Job::Refuse("needs `instruction` and `output`, or `batch`, or `cancel`".into()),

@@ -27,7 +27,7 @@ use support::{Bench, ends_with, rows, stderr};
 const JOURNAL: &str = "part-00000-of-00001.jsonl";
 
 fn is_full() -> bool {
-    std::env::var("ANY2PIX_FAULTS").is_ok_and(|value| value == "full")
+    std::env::var_os("ANY2PIX_FAULTS").is_some_and(|value| value == "full")
 }
 
 /// What an uninterrupted run comes to in `out`: no row is lost, doubled or torn.

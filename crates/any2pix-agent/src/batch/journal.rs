@@ -220,7 +220,10 @@ mod tests {
         }
     }
 
-    fn open(path: &Path) -> Result<(Journal, bool, Vec<(usize, RowResult)>), AgentError> {
+    /// The journal, whether its end was torn, and its rows.
+    type Opened = (Journal, bool, Vec<(usize, RowResult)>);
+
+    fn open(path: &Path) -> Result<Opened, AgentError> {
         let mut found = Vec::new();
         let (journal, is_torn) = Journal::open(path, &HEADER(), |entry| {
             found.push((entry.index, entry.result));

@@ -8,9 +8,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -106,6 +105,20 @@ impl Manifest {
     }
 }
 
+/// A file and the hash of what was read of it.
+struct Hashed {
+    file: File,
+    hasher: Sha256,
+}
+
+impl Read for Hashed {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
 type Lines = Vec<(usize, Result<String, String>)>;
 
 /// The lines that are not blank, and the hash of the file.
@@ -120,12 +133,8 @@ fn read(path: &Path) -> Result<(Lines, String), AgentError> {
     if metadata.len() > MAX_BYTES {
         return Err(unusable(format!("is over the limit of {} MB", MAX_BYTES >> 20)));
     }
-    let hasher = Arc::new(Mutex::new(Sha256::new()));
-    let tap = hasher.clone();
-    let reader = BufReader::with_capacity(1 << 16, File::open(path).map_err(unreadable)?);
-    let mut lines = BoundedLines::with_tap(reader, move |bytes| {
-        tap.lock().unwrap_or_else(PoisonError::into_inner).update(bytes);
-    });
+    let file = Hashed { file: File::open(path).map_err(unreadable)?, hasher: Sha256::new() };
+    let mut lines = BoundedLines::new(BufReader::with_capacity(1 << 16, file));
     let (mut found, mut number) = (Vec::new(), 0);
     while let Some(line) = lines.next_line().map_err(unreadable)? {
         number += 1;
@@ -137,8 +146,7 @@ fn read(path: &Path) -> Result<(Lines, String), AgentError> {
         };
         found.push((number, text));
     }
-    let hasher = hasher.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok((found, hexadecimal(hasher)))
+    Ok((found, hexadecimal(lines.into_inner().into_inner().hasher)))
 }
 
 /// Ids must differ, in more than capitals, and so must the names of their pictures.

@@ -58,11 +58,12 @@ impl Args {
 
 /// The index that a scheduler gave this process.
 fn index_of_task() -> Result<usize, Failure> {
-    let said = |name: &'static str| Some((name, std::env::var(name).ok()?));
+    let said = |name: &'static str| Some((name, std::env::var_os(name)?));
     let Some((name, text)) = INDICES.into_iter().find_map(said) else {
         let failure = Failure::refused("--shards is given, and nothing says which shard to do");
         return Err(failure.hint("say it with --shard I, or ANY2PIX_SHARD"));
     };
+    let text = text.to_string_lossy();
     text.parse().map_err(|_| Failure::refused(format!("{name}={text}: is no index of a shard")))
 }
 
