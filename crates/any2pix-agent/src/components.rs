@@ -82,6 +82,9 @@ fn default_zoom() -> f32 {
     1.6
 }
 
+/// A part's weights, in its folder.
+const WEIGHTS: &str = "model.safetensors";
+
 /// A part that is loaded once.
 struct Slot<T>(Mutex<Option<Arc<T>>>);
 
@@ -101,6 +104,19 @@ impl<T> Slot<T> {
     }
 }
 
+/// Parts that all edits share.
+#[derive(Default)]
+struct Slots {
+    imagebind: Slot<ImageBindModel>,
+    planner: Slot<Planner>,
+    prior: Slot<PriorTransformer>,
+    locator: Slot<Locator>,
+    source_painter: Slot<Painter>,
+    inversion_painter: Slot<Painter>,
+    concepts: Slot<Vec<Concept>>,
+    concept_embeddings: Slot<Vec<Vec<f32>>>,
+}
+
 /// The parts of a model.
 pub struct Components {
     /// The model's files.
@@ -111,12 +127,7 @@ pub struct Components {
     pub device: Device,
     /// The format in which the language model keeps its linear layers; as they are if none.
     pub llm_quant: Option<Quantisation>,
-    imagebind: Slot<ImageBindModel>,
-    planner: Slot<Planner>,
-    prior: Slot<PriorTransformer>,
-    locator: Slot<Locator>,
-    source_painter: Slot<Painter>,
-    inversion_painter: Slot<Painter>,
+    slots: Arc<Slots>,
 }
 
 impl Components {
@@ -124,18 +135,31 @@ impl Components {
     pub fn open(model: &str) -> Result<Self, AgentError> {
         let store = ModelStore::open(model)?;
         let index: ModelIndex = store.json("model_index.json")?;
-        Ok(Self {
-            store,
-            index,
-            device: Device::Cpu,
-            llm_quant: None,
-            imagebind: Slot::default(),
-            planner: Slot::default(),
-            prior: Slot::default(),
-            locator: Slot::default(),
-            source_painter: Slot::default(),
-            inversion_painter: Slot::default(),
-        })
+        let slots = Arc::default();
+        Ok(Self { store, index, device: Device::Cpu, llm_quant: None, slots })
+    }
+
+    /// The same parts for one edit; its store knows which of them that edit uses.
+    pub(crate) fn for_one_edit(&self) -> Self {
+        Self {
+            store: self.store.for_one_edit(),
+            index: self.index.clone(),
+            device: self.device.clone(),
+            llm_quant: self.llm_quant,
+            slots: self.slots.clone(),
+        }
+    }
+
+    /// A part out of its slot, which the weights of `names` are in.
+    fn part<T>(
+        &self,
+        slot: &Slot<T>,
+        names: &[&str],
+        load: impl FnOnce() -> Result<T, AgentError>,
+    ) -> Result<Arc<T>, AgentError> {
+        let part = slot.get(load)?;
+        names.iter().for_each(|name| self.store.use_again(&format!("{name}/{WEIGHTS}")));
+        Ok(part)
     }
 
     /// Builds a part from its weights, all of which must be used.
@@ -154,12 +178,12 @@ impl Components {
     }
 
     fn checkpoint(&self, part: &str) -> Result<Checkpoint, AgentError> {
-        self.store.weights(&format!("{part}/model.safetensors"))
+        self.store.weights(&format!("{part}/{WEIGHTS}"))
     }
 
     /// The encoder of pictures, sounds and text.
     pub fn imagebind(&self) -> Result<Arc<ImageBindModel>, AgentError> {
-        self.imagebind.get(|| {
+        self.part(&self.slots.imagebind, &["imagebind"], || {
             let config: ImageBindConfig = self.store.json("imagebind/config.json")?;
             self.build("imagebind", imagebind::IGNORED, |vb| {
                 ImageBindModel::load(vb, &config).map_err(EncoderError::from)
@@ -170,13 +194,12 @@ impl Components {
     /// SHA-256 of the encoder's weights.
     pub fn encoder_hash(&self) -> Result<String, AgentError> {
         self.imagebind()?;
-        let path = "imagebind/model.safetensors";
-        Ok(self.store.hashes().remove(path).unwrap_or_default())
+        Ok(self.store.hashes().remove(&format!("imagebind/{WEIGHTS}")).unwrap_or_default())
     }
 
     /// The planner.
     pub fn planner(&self) -> Result<Arc<Planner>, AgentError> {
-        self.planner.get(|| {
+        self.part(&self.slots.planner, &["llm"], || {
             let config = self.store.read("llm/config.json")?;
             let tokenizer = self.store.read("llm/tokenizer.json")?;
             let weights = self.checkpoint("llm")?;
@@ -189,7 +212,7 @@ impl Components {
 
     /// The prior.
     pub fn prior(&self) -> Result<Arc<PriorTransformer>, AgentError> {
-        self.prior.get(|| {
+        self.part(&self.slots.prior, &["prior"], || {
             let config: PriorTransformerConfig = self.store.json("prior/config.json")?;
             self.build("prior", &[], |vb| PriorTransformer::load(vb, &config))
         })
@@ -197,7 +220,7 @@ impl Components {
 
     /// What finds places.
     pub fn locator(&self) -> Result<Arc<Locator>, AgentError> {
-        self.locator.get(|| {
+        self.part(&self.slots.locator, &["locator"], || {
             let config: LocatorConfig = self.store.json("locator/config.json")?;
             self.build("locator", &[], |vb| Locator::load(vb, &config).map_err(EncoderError::from))
         })
@@ -205,12 +228,11 @@ impl Components {
 
     /// What paints. The two decoders are two UNets: one has channels for the source.
     pub fn painter(&self, decoder: Decoder) -> Result<Arc<Painter>, AgentError> {
-        match decoder {
-            Decoder::Source => self.source_painter.get(|| self.load_painter("unet")),
-            Decoder::Inversion => {
-                self.inversion_painter.get(|| self.load_painter("unet_inversion"))
-            }
-        }
+        let (slot, part) = match decoder {
+            Decoder::Source => (&self.slots.source_painter, "unet"),
+            Decoder::Inversion => (&self.slots.inversion_painter, "unet_inversion"),
+        };
+        self.part(slot, &[part, "vae"], || self.load_painter(part))
     }
 
     fn load_painter(&self, part: &str) -> Result<Painter, AgentError> {
@@ -242,12 +264,23 @@ impl Components {
     }
 
     /// What the model was trained on, by name; empty when the model does not say.
-    pub fn concepts(&self) -> Result<Vec<Concept>, AgentError> {
+    pub fn concepts(&self) -> Result<Arc<Vec<Concept>>, AgentError> {
         let path = "data/catalogue.jsonl";
-        let Some(bytes) = self.store.find(path)? else { return Ok(Vec::new()) };
-        let text = String::from_utf8_lossy(&bytes);
-        let lines = text.lines().filter(|line| !line.trim().is_empty());
-        lines.map(|l| serde_json::from_str(l).map_err(|e| self.store.bad(path, &e))).collect()
+        self.slots.concepts.get(|| {
+            let Some(bytes) = self.store.find(path)? else { return Ok(Vec::new()) };
+            let text = String::from_utf8_lossy(&bytes);
+            let lines = text.lines().filter(|line| !line.trim().is_empty());
+            lines.map(|l| serde_json::from_str(l).map_err(|e| self.store.bad(path, &e))).collect()
+        })
+    }
+
+    /// The embeddings of the names of [`Self::concepts`], in their order.
+    pub fn concept_embeddings(&self) -> Result<Arc<Vec<Vec<f32>>>, AgentError> {
+        let concepts = self.concepts()?;
+        self.part(&self.slots.concept_embeddings, &["llm", "imagebind"], || {
+            let names: Vec<&str> = concepts.iter().map(|concept| concept.name.as_str()).collect();
+            self.spoken(&names)?.to_vec2().map_err(AgentError::compute(Stage::Plan))
+        })
     }
 
     /// The embeddings of names.

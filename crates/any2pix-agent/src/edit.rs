@@ -7,12 +7,13 @@ use any2pix_nn::Generator;
 use any2pix_nn::ops::Quantisation;
 use candle_core::Tensor;
 use image::{DynamicImage, RgbImage};
+use serde_json::{Value, json};
 
 use crate::components::Components;
 use crate::conditioning::{self, Condition};
 use crate::error::AgentError;
-use crate::gallery::Gallery;
-use crate::inputs::{self, Input, row};
+use crate::gallery::{self, Gallery};
+use crate::inputs::{self, Input, Memory, row};
 use crate::knowledge::{self, Vocabulary};
 use crate::outcome::EditOutcome;
 use crate::pipeline::Pipeline;
@@ -30,6 +31,14 @@ use crate::workbench::Workbench;
 pub struct Playroom {
     components: Components,
     galleries: Vec<PathBuf>,
+    memory: Memory,
+}
+
+/// One edit's view of the parts.
+struct Edit<'a> {
+    components: Components,
+    galleries: &'a [PathBuf],
+    memory: &'a Memory,
 }
 
 /// What an edit knows once it is planned.
@@ -43,7 +52,8 @@ pub(crate) struct Planned {
 impl Playroom {
     /// A model by name or folder, with further galleries; no weights are read yet.
     pub fn open(model: &str, galleries: &[PathBuf]) -> Result<Self, AgentError> {
-        Ok(Self { components: Components::open(model)?, galleries: galleries.to_vec() })
+        let components = Components::open(model)?;
+        Ok(Self { components, galleries: galleries.to_vec(), memory: Memory::default() })
     }
 
     /// Keeps the language model's linear layers in `format`; say so before the first edit.
@@ -55,9 +65,11 @@ impl Playroom {
     pub fn components(&self) -> &Components {
         &self.components
     }
+}
 
+impl Edit<'_> {
     fn encode(&self, request: &EditRequest, run: &mut Run) -> Result<Vec<Input>, AgentError> {
-        inputs::perceive(request, || self.components.imagebind(), run)
+        inputs::perceive(request, self.memory, || self.components.imagebind(), run)
     }
 
     fn plan(
@@ -91,20 +103,15 @@ impl Playroom {
         }
         let encoder = self.components.encoder_hash()?;
         let mut galleries = Vec::new();
-        for dir in &self.galleries {
+        for dir in self.galleries {
             galleries.push(Gallery::open(dir, &encoder)?);
         }
         galleries.extend(Gallery::of_model(&self.components.store, &encoder)?);
         Ok(galleries)
     }
-}
 
-impl Pipeline for Playroom {
-    fn settings(&self) -> &SettingsPatch {
-        &self.components.index.settings
-    }
-
-    fn edit(
+    /// The page.
+    fn carry_out(
         &self,
         request: &EditRequest,
         progress: &mut dyn Progress,
@@ -156,6 +163,34 @@ impl Pipeline for Playroom {
             &self.components.store,
             run,
         ))
+    }
+}
+
+impl Pipeline for Playroom {
+    fn settings(&self) -> &SettingsPatch {
+        &self.components.index.settings
+    }
+
+    fn identity(&self) -> Result<Value, AgentError> {
+        let Components { store, llm_quant, .. } = &self.components;
+        let galleries = self.galleries.iter().map(|dir| gallery::fingerprint(dir));
+        let galleries = galleries.collect::<Result<Vec<_>, _>>()?;
+        let (name, files) = (store.name(), store.fingerprint()?);
+        Ok(json!({ "name": name, "files": files, "llm_quant": llm_quant.map(|q| format!("{q:?}")),
+            "galleries": galleries }))
+    }
+
+    fn is_resident(&self) -> bool {
+        true
+    }
+
+    fn edit(
+        &self,
+        request: &EditRequest,
+        progress: &mut dyn Progress,
+    ) -> Result<EditOutcome, AgentError> {
+        let (components, galleries) = (self.components.for_one_edit(), &self.galleries);
+        Edit { components, galleries, memory: &self.memory }.carry_out(request, progress)
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use any2pix_nn::{CheckpointError, Hint};
 use thiserror::Error;
 
+use crate::batch::Fault;
 use crate::progress::Stage;
 
 /// Any error of another crate that carries hints.
@@ -23,6 +24,22 @@ pub enum ErrorClass {
     Internal,
     /// Someone asked to stop.
     Cancelled,
+    /// Somebody else is at it; try again.
+    Busy,
+}
+
+impl ErrorClass {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Model => "model",
+            Self::Storage => "storage",
+            Self::Internal => "internal",
+            Self::Cancelled => "cancelled",
+            Self::Busy => "busy",
+        }
+    }
 }
 
 /// What can stop an edit.
@@ -185,12 +202,81 @@ pub enum AgentError {
         /// Where.
         stage: Stage,
     },
+    /// Rows of a manifest are wrong.
+    #[error("{}: {} in the manifest; nothing was started", path.display(), count(faults.len()))]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong, in the order of the lines.
+        faults: Vec<Fault>,
+    },
+    /// Another process works in a folder.
+    #[error("{}: another process{} works on this shard", path.display(), of(*pid))]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// The process, where it said so.
+        pid: Option<u32>,
+    },
+    /// A folder holds results that were made otherwise.
+    #[error("{}: holds results of {what}", path.display())]
+    OtherBatch {
+        /// The folder or the file.
+        path: PathBuf,
+        /// What they are of.
+        what: &'static str,
+    },
+    /// A shard was begun before.
+    #[error("{}: the batch was begun before", path.display())]
+    Unfinished {
+        /// Its journal.
+        path: PathBuf,
+    },
+    /// A folder holds no batch.
+    #[error("{}: holds no batch", path.display())]
+    NoBatch {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A journal was changed by something that is not a batch.
+    #[error("{}:{line}: the line is damaged", path.display())]
+    DamagedJournal {
+        /// The journal.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+    },
+    /// A line that asks for nothing that a worker does.
+    #[error("the request: {reason}")]
+    BadRequest {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An edit met a defect of ours.
+    #[error("an internal error ended the edit")]
+    Panicked,
     /// Someone asked to stop.
     #[error("stopped before {stage}")]
     Cancelled {
         /// The stage that was not started.
         stage: Stage,
     },
+}
+
+fn count(faults: usize) -> String {
+    if faults == 1 { "1 fault".to_string() } else { format!("{faults} faults") }
+}
+
+/// Whether a file cannot be read for a reason that is not the file's own.
+fn is_of_storage(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{StaleNetworkFileHandle, StorageFull, TimedOut};
+    // Input/output error, too many open files in the system and in the process.
+    let numbers = cfg!(unix) && matches!(error.raw_os_error(), Some(5 | 23 | 24));
+    numbers || matches!(error.kind(), StaleNetworkFileHandle | StorageFull | TimedOut)
+}
+
+fn of(pid: Option<u32>) -> String {
+    pid.map_or(String::new(), |pid| format!(" ({pid})"))
 }
 
 impl AgentError {
@@ -211,11 +297,60 @@ impl AgentError {
             | Self::BadModel { .. }
             | Self::MissingComponent { .. }
             | Self::TooLarge { .. } => ErrorClass::Model,
-            Self::Unwritable { .. } => ErrorClass::Storage,
-            Self::Compute { .. } | Self::NotFinite { .. } => ErrorClass::Internal,
+            Self::Unwritable { .. } | Self::DamagedJournal { .. } => ErrorClass::Storage,
+            Self::Unreadable { source, .. } if is_of_storage(source) => ErrorClass::Storage,
+            Self::Compute { .. } | Self::NotFinite { .. } | Self::Panicked => ErrorClass::Internal,
+            Self::Locked { .. } => ErrorClass::Busy,
             Self::Cancelled { .. } => ErrorClass::Cancelled,
             _ => ErrorClass::Refused,
         }
+    }
+
+    /// What kind of error it is, in a few words that do not depend on the edit.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Syntax { .. } => "instruction that does not parse",
+            Self::EmptyInstruction => "empty instruction",
+            Self::TooMany { .. } => "limit exceeded",
+            Self::Unbound { .. } => "unbound reference",
+            Self::Unusable { .. } | Self::Unreadable { .. } => "unreadable file",
+            Self::Media { .. } => "file that is no picture or sound",
+            Self::Setting { .. } => "setting out of range",
+            Self::WordsOnly { .. } => "reference that the model cannot follow",
+            Self::NoPicture => "no picture to edit",
+            Self::UnknownObject { .. } => "unknown object",
+            Self::Planning { .. } => "instruction that the planner refuses",
+            Self::NoPlan { .. } => "no edit follows from the plan",
+            Self::OutputIsInput { .. } => "output is an input",
+            Self::Weights { .. }
+            | Self::BadModel { .. }
+            | Self::MissingComponent { .. }
+            | Self::TooLarge { .. } => "model that cannot be loaded",
+            Self::Unwritable { .. } | Self::DamagedJournal { .. } => "storage",
+            Self::Compute { .. } | Self::Panicked => "internal error",
+            Self::NotFinite { .. } => "numbers that are not finite",
+            Self::Manifest { .. } => "manifest with faults",
+            Self::Locked { .. } => "folder in use",
+            Self::OtherBatch { .. } | Self::Unfinished { .. } | Self::NoBatch { .. } => {
+                "folder of something else"
+            }
+            Self::BadRequest { .. } => "request that does not parse",
+            Self::Cancelled { .. } => "stopped",
+        }
+    }
+
+    /// The error and its causes on one line, without what a terminal or a log would obey.
+    pub fn line(&self) -> String {
+        let mut line = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            line.push_str(": ");
+            line.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        // What candle appends is a backtrace.
+        let first = line.lines().next().unwrap_or_default();
+        first.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
     }
 }
 
@@ -269,8 +404,17 @@ impl Hint for AgentError {
                 ];
             }
             Self::Unwritable { .. } => "is there space, and may you write there?",
+            Self::Manifest { .. } => "mend these lines; the whole manifest is checked first",
+            Self::Locked { .. } => "wait until it is done, or write to another folder",
+            Self::OtherBatch { .. } => "write to another folder; results are never mixed",
+            Self::Unfinished { .. } => "--resume goes on where it stopped",
+            Self::BadRequest { .. } => "send `{\"id\", \"instruction\", \"output\"}` on one line",
+            Self::NoBatch { .. } => "give the folder that `any2pix batch --out` wrote",
+            Self::DamagedJournal { .. } => "restore the file, or begin again in another folder",
             Self::NotFinite { .. } => "lower --guidance, or use another --seed",
-            Self::Compute { .. } => "this is a defect of any2pix or of the model; please report it",
+            Self::Compute { .. } | Self::Panicked => {
+                "this is a defect of any2pix or of the model; please report it"
+            }
             Self::Setting { .. } | Self::Cancelled { .. } => return Vec::new(),
         };
         vec![hint.to_string()]

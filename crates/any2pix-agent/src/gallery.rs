@@ -12,6 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::AgentError;
+use crate::outcome::{sha256, sha256_of_file};
 use crate::storage::write_atomically;
 use crate::store::ModelStore;
 
@@ -109,6 +110,18 @@ impl Index {
         text.push(b'\n');
         write_atomically(&path, &text)
     }
+}
+
+/// A hash of what the gallery in `dir` shows: its index, its pictures and their embeddings.
+pub fn fingerprint(dir: &Path) -> Result<String, AgentError> {
+    let index = Index::read(dir)?;
+    let files = index.items.iter().map(|item| item.file.as_str()).chain([INDEX, EMBEDDINGS]);
+    let mut hashes = String::new();
+    for path in files.map(|file| dir.join(file)) {
+        let hash = sha256_of_file(&path);
+        hashes += &hash.map_err(|source| AgentError::Unreadable { path, source })?;
+    }
+    Ok(sha256(hashes.as_bytes()))
 }
 
 /// True when a relative path has plain components only.

@@ -1,5 +1,9 @@
 //! The inputs of an edit: bytes to pictures and sounds, and those to embeddings.
 
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use ::image::{RgbaImage, imageops};
 use any2pix_encoders::audio::{self, AudioLimits, Waveform};
 use any2pix_encoders::image::{self, ImageLimits, Picture};
@@ -8,6 +12,7 @@ use any2pix_llm::{MediaKind, Piece};
 use candle_core::{DType, Tensor};
 
 use crate::error::AgentError;
+use crate::outcome::sha256;
 use crate::progress::Stage;
 use crate::request::{EditRequest, Instruction, Reference, Segment};
 use crate::run::Run;
@@ -27,15 +32,27 @@ pub struct Input {
     /// What stands between the brackets.
     pub name: String,
     /// What it is.
-    pub media: Media,
+    pub media: Arc<Media>,
     /// Its embedding.
     pub embedding: Vec<f32>,
+}
+
+impl Media {
+    /// Memory that it takes, nearly.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Image(picture) => {
+                picture.rgb.len() + picture.rgba.as_ref().map_or(0, |rgba| rgba.len())
+            }
+            Self::Audio(sound) => sound.frames() * sound.channels.len() * size_of::<f32>(),
+        }
+    }
 }
 
 impl Input {
     /// The picture, if it is one.
     pub fn picture(&self) -> Option<&Picture> {
-        match &self.media {
+        match &*self.media {
             Media::Image(picture) => Some(picture),
             Media::Audio(_) => None,
         }
@@ -43,7 +60,7 @@ impl Input {
 
     /// What the planner calls it.
     pub fn kind(&self) -> MediaKind {
-        match &self.media {
+        match &*self.media {
             Media::Image(_) => MediaKind::Image,
             Media::Audio(_) => MediaKind::Audio,
         }
@@ -51,7 +68,7 @@ impl Input {
 
     /// What the user should know about the file.
     pub fn warnings(&self) -> &[String] {
-        match &self.media {
+        match &*self.media {
             Media::Image(picture) => &picture.warnings,
             Media::Audio(sound) => &sound.warnings,
         }
@@ -83,6 +100,21 @@ pub fn decode(reference: &Reference) -> Result<Media, AgentError> {
     }
 }
 
+/// Why the file at `path` cannot be an input, as far as its beginning tells; `None` if it may be.
+pub(crate) fn refusal(path: &Path) -> Option<String> {
+    let look = || {
+        let reference = Reference::open("", path)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let looked = if is_sound(&reference.bytes) {
+            audio::probe(&name, &reference.bytes, &AudioLimits::default())
+        } else {
+            image::probe(&name, &reference.bytes, &ImageLimits::default())
+        };
+        looked.map_err(|error| AgentError::Media { error: Box::new(error) })
+    };
+    look().err().map(|error| error.line())
+}
+
 /// The embedding of a decoded input.
 pub fn embed(imagebind: &ImageBindModel, media: &Media) -> Result<Vec<f32>, AgentError> {
     let rows = match media {
@@ -92,28 +124,82 @@ pub fn embed(imagebind: &ImageBindModel, media: &Media) -> Result<Vec<f32>, Agen
     rows.and_then(|rows| vector(&rows)).map_err(AgentError::compute(Stage::Encode))
 }
 
-/// All inputs of a request, decoded and embedded. What cannot be decoded is refused before any
-/// weights are read.
+/// A medium that was perceived.
+#[derive(Clone)]
+struct Perceived {
+    media: Arc<Media>,
+    embedding: Vec<f32>,
+}
+
+/// What one encoder perceived lately, by the hash of the bytes: media that recur are decoded and
+/// embedded once. What was not asked for the longest is forgotten first.
+#[derive(Default)]
+pub(crate) struct Memory(Mutex<VecDeque<(String, Perceived)>>);
+
+/// Most bytes of decoded media that are remembered.
+const MAX_REMEMBERED: usize = 64 << 20;
+
+impl Memory {
+    fn recall(&self, hash: &str) -> Option<Perceived> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = known.iter().position(|(known, _)| known == hash)?;
+        let entry = known.remove(place)?;
+        known.push_back(entry.clone());
+        Some(entry.1)
+    }
+
+    fn remember(&self, hash: String, perceived: Perceived) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(other, _)| *other != hash);
+        known.push_back((hash, perceived));
+        let size = |known: &VecDeque<(String, Perceived)>| -> usize {
+            known.iter().map(|(_, perceived)| perceived.media.bytes()).sum()
+        };
+        while size(&known) > MAX_REMEMBERED {
+            known.pop_front();
+        }
+    }
+}
+
+/// All inputs of a request, decoded and embedded, or remembered. What cannot be decoded is refused
+/// before any weights are read.
 pub(crate) fn perceive<M: std::ops::Deref<Target = ImageBindModel>>(
     request: &EditRequest,
+    memory: &Memory,
     imagebind: impl FnOnce() -> Result<M, AgentError>,
     run: &mut Run,
 ) -> Result<Vec<Input>, AgentError> {
-    let media = request.references.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
-    if media.is_empty() {
+    let known = |reference: &Reference| {
+        let hash = sha256(&reference.bytes);
+        let media = match memory.recall(&hash) {
+            Some(perceived) => Ok(perceived),
+            None => Err(decode(reference)?),
+        };
+        Ok((hash, media))
+    };
+    let known = request.references.iter().map(known).collect::<Result<Vec<_>, AgentError>>()?;
+    if known.is_empty() {
         return Ok(Vec::new());
     }
     let imagebind = imagebind()?;
-    let mut perceived = Vec::new();
-    for (reference, media) in request.references.iter().zip(media) {
-        let embedding = embed(&imagebind, &media)?;
+    let mut inputs = Vec::new();
+    for (reference, (hash, known)) in request.references.iter().zip(known) {
+        let Perceived { media, embedding } = match known {
+            Ok(perceived) => perceived,
+            Err(media) => {
+                let embedding = embed(&imagebind, &media)?;
+                let perceived = Perceived { media: Arc::new(media), embedding };
+                memory.remember(hash, perceived.clone());
+                perceived
+            }
+        };
         let input = Input { name: reference.name.clone(), media, embedding };
         for warning in input.warnings() {
             run.warn(format!("[{}]: {warning}", input.name));
         }
-        perceived.push(input);
+        inputs.push(input);
     }
-    Ok(perceived)
+    Ok(inputs)
 }
 
 /// An instruction and its inputs' embeddings as the planner takes them.
@@ -155,6 +241,28 @@ pub fn shrunk(picture: &RgbaImage, side: u32) -> RgbaImage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_keeps_what_was_asked_for_last_and_no_more_than_it_may() {
+        let memory = Memory::default();
+        let picture = |side: u32| Perceived {
+            media: Arc::new(Media::Image(Picture {
+                rgb: ::image::RgbImage::new(side, side),
+                rgba: None,
+                warnings: Vec::new(),
+            })),
+            embedding: vec![side as f32],
+        };
+        // 2800² × 3 bytes are a little more than a third of what may be remembered.
+        memory.remember("a".into(), picture(2800));
+        memory.remember("b".into(), picture(2800));
+        assert_eq!(memory.recall("a").unwrap().embedding, [2800.0]);
+        memory.remember("c".into(), picture(2800));
+        let known = ["a", "b", "c"].map(|hash| memory.recall(hash).is_some());
+        assert_eq!(known, [true, false, true]);
+        memory.remember("d".into(), picture(5000));
+        assert!(["a", "c", "d"].iter().all(|hash| memory.recall(hash).is_none()));
+    }
 
     #[test]
     fn sounds_are_told_by_their_first_bytes() {

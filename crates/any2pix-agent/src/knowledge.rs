@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::ops::Range;
+use std::sync::Arc;
 
 use any2pix_llm::EditPlan;
 use any2pix_llm::plan::{self, Subject};
@@ -11,7 +12,6 @@ use crate::components::Components;
 use crate::error::AgentError;
 use crate::gallery::Gallery;
 use crate::inputs::Input;
-use crate::progress::Stage;
 use crate::request::{EditRequest, Segment};
 use crate::run::Run;
 
@@ -54,13 +54,13 @@ pub struct Vocabulary {
     /// How many of them, from the first, the model was trained on.
     trained: usize,
     /// The embeddings of these, once somebody asks.
-    spoken: OnceCell<Vec<Vec<f32>>>,
+    spoken: OnceCell<Arc<Vec<Vec<f32>>>>,
 }
 
 impl Vocabulary {
     /// Reads what the model says of itself, and adds the names of the galleries.
     pub fn open(components: &Components, galleries: &[Gallery]) -> Result<Self, AgentError> {
-        let mut concepts = components.concepts()?;
+        let mut concepts = components.concepts()?.to_vec();
         let trained = concepts.len();
         if trained > 0 {
             let own = galleries.iter().flat_map(|gallery| &gallery.index.items);
@@ -83,9 +83,7 @@ impl Vocabulary {
         if let Some(spoken) = self.spoken.get() {
             return Ok(spoken);
         }
-        let names: Vec<&str> = self.trained().iter().map(|c| c.name.as_str()).collect();
-        let spoken = components.spoken(&names)?.to_vec2::<f32>();
-        let spoken = spoken.map_err(AgentError::compute(Stage::Plan))?;
+        let spoken = components.concept_embeddings()?;
         Ok(self.spoken.get_or_init(|| spoken))
     }
 }

@@ -1,6 +1,8 @@
 //! The one place that knows all three: EditRequest to EditOutcome.
 
 pub mod alter;
+pub mod batch;
+pub mod bounded_lines;
 pub mod components;
 pub mod compose;
 pub mod conditioning;
@@ -32,8 +34,10 @@ pub mod settings;
 pub mod sighting;
 pub mod storage;
 pub mod store;
+mod strict_json;
 pub mod tasks;
 mod workbench;
+pub mod worker;
 
 pub use edit::Playroom;
 pub use error::{AgentError, ErrorClass};

@@ -130,7 +130,7 @@ pub fn sha256_of_file(file: &Path) -> std::io::Result<String> {
     Ok(hexadecimal(hasher))
 }
 
-fn hexadecimal(hasher: Sha256) -> String {
+pub(crate) fn hexadecimal(hasher: Sha256) -> String {
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -152,7 +152,7 @@ fn memory(field: &str) -> Option<u64> {
 }
 
 /// What weights were kept in, and products computed in where the machine can.
-fn precision_name() -> &'static str {
+pub(crate) fn precision_name() -> &'static str {
     match any2pix_nn::ops::precision() {
         any2pix_nn::ops::Precision::Bf16 => "bf16",
         any2pix_nn::ops::Precision::F32 => "f32",

@@ -1,8 +1,10 @@
 //! `Pipeline`: the one way to an edit; command line, batch and evaluation call nothing else.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use any2pix_nn::ops::Quantisation;
+use serde_json::Value;
 
 use crate::edit::Playroom;
 use crate::error::AgentError;
@@ -26,6 +28,24 @@ pub trait Pipeline: Send + Sync {
 
     /// Settings that this model has instead of the program's defaults.
     fn settings(&self) -> &SettingsPatch;
+
+    /// What this model is, to the last weight: two pipelines of one identity make the same edits.
+    fn identity(&self) -> Result<Value, AgentError>;
+
+    /// Whether its parts stay in memory between edits, so that several edits at a time share them.
+    fn is_resident(&self) -> bool {
+        false
+    }
+}
+
+/// An edit of which a defect of ours makes an error, so that the next one can be done.
+pub(crate) fn edit_guarded(
+    pipeline: &dyn Pipeline,
+    request: &EditRequest,
+    progress: &mut dyn Progress,
+) -> Result<EditOutcome, AgentError> {
+    catch_unwind(AssertUnwindSafe(|| pipeline.edit(request, progress)))
+        .unwrap_or_else(|_| Err(AgentError::Panicked))
 }
 
 /// A change of weights, and how much of it.

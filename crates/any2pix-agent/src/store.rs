@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use any2pix_nn::Checkpoint;
 use serde::de::DeserializeOwned;
@@ -19,6 +19,8 @@ static EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded
 pub const PLAYROOM: &str = "playroom";
 /// No file of a model folder is larger.
 const MAX_FILE_BYTES: u64 = 64 << 30;
+/// No file of a model folder lies deeper.
+const MAX_DEPTH: usize = 8;
 
 #[derive(Clone, Debug)]
 enum Place {
@@ -31,13 +33,16 @@ enum Place {
 pub struct ModelStore {
     name: String,
     place: Place,
-    hashes: Mutex<BTreeMap<String, String>>,
+    /// Of all weights that were read so far.
+    hashes: Arc<Mutex<BTreeMap<String, String>>>,
+    /// Those that were handed out here.
+    used: Mutex<BTreeSet<String>>,
 }
 
 impl ModelStore {
     /// The model that is compiled in.
     pub fn embedded() -> Self {
-        Self { name: PLAYROOM.to_string(), place: Place::Embedded, hashes: Mutex::default() }
+        Self::new(PLAYROOM.to_string(), Place::Embedded)
     }
 
     /// `playroom`, or the folder of a model.
@@ -56,7 +61,19 @@ impl ModelStore {
         }
         let absolute = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
         let name = absolute.file_name().map_or(model.into(), |n| n.to_string_lossy().into_owned());
-        Ok(Self { name, place: Place::Folder(absolute), hashes: Mutex::default() })
+        Ok(Self::new(name, Place::Folder(absolute)))
+    }
+
+    fn new(name: String, place: Place) -> Self {
+        Self { name, place, hashes: Arc::default(), used: Mutex::default() }
+    }
+
+    /// The same files for one edit: [`Self::hashes`] will be of what that edit uses, whatever was
+    /// read before or is read beside it.
+    pub fn for_one_edit(&self) -> Self {
+        let Self { name, place, hashes, .. } = self;
+        let hashes = hashes.clone();
+        Self { name: name.clone(), place: place.clone(), hashes, used: Mutex::default() }
     }
 
     /// The model's name.
@@ -151,7 +168,8 @@ impl ModelStore {
     /// The weights at `path`, which several parts are read from: their hash is taken once.
     pub fn weights_again(&self, path: &str) -> Result<Checkpoint, AgentError> {
         match &self.place {
-            Place::Folder(folder) if self.hashes().contains_key(path) => {
+            Place::Folder(folder) if locked(&self.hashes).contains_key(path) => {
+                self.use_again(path);
                 let file = self.file(folder, path)?.ok_or_else(|| self.bad(path, &"is missing"))?;
                 Checkpoint::open(&file).map_err(AgentError::weights(path))
             }
@@ -181,17 +199,110 @@ impl ModelStore {
 
     /// Remembers the hash of weights that an edit uses.
     pub fn remember(&self, path: &str, hash: String) {
-        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
-        hashes.insert(path.to_string(), hash);
+        locked(&self.hashes).insert(path.to_string(), hash);
+        self.use_again(path);
+    }
+
+    /// Remembers that an edit uses weights that were read before.
+    pub fn use_again(&self, path: &str) {
+        locked(&self.used).insert(path.to_string());
+    }
+
+    /// One hash of the names and the bytes of all files of the model.
+    pub fn fingerprint(&self) -> Result<String, AgentError> {
+        let mut list = String::new();
+        match &self.place {
+            Place::Embedded => {
+                for (name, bytes) in EMBEDDED {
+                    list += &format!("{name} {}\n", sha256(bytes));
+                }
+            }
+            Place::Folder(folder) => {
+                let mut files = Vec::new();
+                self.walk(folder, Path::new(""), &mut files)?;
+                for file in files {
+                    let name = file.to_string_lossy();
+                    let hash = sha256_of_file(&folder.join(&file));
+                    list += &format!("{name} {}\n", hash.map_err(|e| self.bad(&name, &e))?);
+                }
+            }
+        }
+        Ok(sha256(list.as_bytes()))
+    }
+
+    /// The files under `inside`, a path in the model's `folder`, in order; hidden ones are nobody's.
+    fn walk(
+        &self,
+        folder: &Path,
+        inside: &Path,
+        files: &mut Vec<PathBuf>,
+    ) -> Result<(), AgentError> {
+        if inside.components().count() > MAX_DEPTH {
+            return Err(self.bad(&inside.to_string_lossy(), &"is nested too deep"));
+        }
+        let bad = |error: std::io::Error| self.bad(&inside.to_string_lossy(), &error);
+        let entries = std::fs::read_dir(folder.join(inside)).map_err(bad)?;
+        let mut names = Vec::new();
+        for entry in entries {
+            names.push(entry.map_err(bad)?.file_name());
+        }
+        names.retain(|name| !name.to_string_lossy().starts_with('.'));
+        names.sort();
+        for path in names.iter().map(|name| inside.join(name)) {
+            match folder.join(&path).is_dir() {
+                true => self.walk(folder, &path, files)?,
+                false => files.push(path),
+            }
+        }
+        Ok(())
     }
 
     /// SHA-256 of every weights file that was handed out.
     pub fn hashes(&self) -> BTreeMap<String, String> {
-        self.hashes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let (known, used) = (locked(&self.hashes), locked(&self.used));
+        used.iter().filter_map(|path| Some((path.clone(), known.get(path)?.clone()))).collect()
     }
 
     /// An error about the file at `path`.
     pub fn bad(&self, path: &str, reason: &dyn std::fmt::Display) -> AgentError {
         AgentError::BadModel { model: self.name.clone(), reason: format!("{path}: {reason}") }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(all(test, feature = "embedded"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edit_knows_the_weights_that_it_used_and_no_others() {
+        let store = ModelStore::embedded();
+        let (one, other) = (store.for_one_edit(), store.for_one_edit());
+        one.weights("vae/model.safetensors").unwrap();
+        other.weights("llm/model.safetensors").unwrap();
+        let names = |store: &ModelStore| store.hashes().into_keys().collect::<Vec<_>>();
+        assert_eq!(names(&one), ["vae/model.safetensors"]);
+        assert_eq!(names(&other), ["llm/model.safetensors"]);
+        other.use_again("vae/model.safetensors");
+        assert_eq!(names(&other), ["llm/model.safetensors", "vae/model.safetensors"]);
+        assert!(store.hashes().is_empty());
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_every_name_and_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("unet")).unwrap();
+        std::fs::write(dir.path().join("unet/config.json"), "{}").unwrap();
+        let print = || ModelStore::open(dir.path().to_str().unwrap()).unwrap().fingerprint();
+        let first = print().unwrap();
+        assert_eq!(print().unwrap(), first);
+        std::fs::write(dir.path().join("unet/config.json"), "{ }").unwrap();
+        let second = print().unwrap();
+        assert_ne!(second, first);
+        std::fs::rename(dir.path().join("unet/config.json"), dir.path().join("x.json")).unwrap();
+        assert_ne!(print().unwrap(), second);
     }
 }

@@ -1,6 +1,13 @@
 //! `Failure` and `Exit`: how an error becomes `error:`, causes, `hint:` lines and an exit code.
 
+use any2pix_agent::batch::Fault;
+use any2pix_agent::{AgentError, ErrorClass};
 use any2pix_nn::Hint;
+
+use crate::interrupt;
+
+/// Faults of a manifest that are shown.
+const MOST_FAULTS: usize = 100;
 
 /// What the process says to the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +77,28 @@ impl Failure {
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
+    }
+}
+
+impl From<AgentError> for Failure {
+    fn from(error: AgentError) -> Self {
+        let exit = match error.class() {
+            ErrorClass::Refused => Exit::Refused,
+            ErrorClass::Model => Exit::Model,
+            ErrorClass::Storage => Exit::Storage,
+            ErrorClass::Internal => Exit::Internal,
+            ErrorClass::Busy => Exit::Busy,
+            ErrorClass::Cancelled => interrupt::requested().unwrap_or(Exit::Interrupted),
+        };
+        let mut failure = Self::of(exit, &error);
+        if let AgentError::Manifest { faults, .. } = &error {
+            let line = |fault: &Fault| one_line(&format!("line {}: {}", fault.line, fault.reason));
+            failure.causes.extend(faults.iter().take(MOST_FAULTS).map(line));
+            if let Some(more) = faults.len().checked_sub(MOST_FAULTS).filter(|more| *more > 0) {
+                failure.causes.push(format!("and {more} more"));
+            }
+        }
+        failure
     }
 }
 

@@ -5,10 +5,12 @@
     reason = "clap shows these comments: brackets there are references of an instruction"
 )]
 
+mod batch_progress;
 mod commands;
 mod compute;
 mod diagnostics;
 mod interrupt;
+mod model_args;
 mod printer;
 mod progress;
 mod settings_args;

@@ -117,6 +117,15 @@ pub fn decode(name: &str, bytes: &[u8], limits: &AudioLimits) -> Result<Waveform
     audible(name, waveform, limits)
 }
 
+/// Checks what the beginning of the sound in `bytes` says: its container and its codec; of a WAV,
+/// which is not compressed, everything.
+pub fn probe(name: &str, bytes: &[u8], limits: &AudioLimits) -> Result<(), MediaError> {
+    if wav::is_wav(bytes) || bytes.is_empty() || sniff::foreign(bytes).is_some() {
+        return decode(name, bytes, limits).map(drop);
+    }
+    guarded(name, bytes, || open_stream(name, bytes).map(drop))
+}
+
 fn unsupported(name: &str, format: &str) -> MediaError {
     MediaError::Unsupported {
         path: name.to_string(),
@@ -259,12 +268,19 @@ fn decode_compressed(
     bytes: &[u8],
     limits: &AudioLimits,
 ) -> Result<Waveform, MediaError> {
-    // The decoders are fuzzed and still panic now and then; that must stay one file's problem.
-    let run = std::panic::AssertUnwindSafe(|| {
+    guarded(name, bytes, || {
         let mut stream = open_stream(name, bytes)?;
         read_stream(name, &mut stream, limits)
-    });
-    std::panic::catch_unwind(run).unwrap_or_else(|_| {
+    })
+}
+
+/// The decoders are fuzzed and still panic now and then; that must stay one file's problem.
+fn guarded<T>(
+    name: &str,
+    bytes: &[u8],
+    decode: impl FnOnce() -> Result<T, MediaError>,
+) -> Result<T, MediaError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode)).unwrap_or_else(|_| {
         Err(MediaError::Damaged {
             path: name.to_string(),
             stage: Stage::Audio,

@@ -86,47 +86,84 @@ pub fn open(path: impl AsRef<Path>, limits: &ImageLimits) -> Result<Picture, Med
 
 /// Decodes the picture in `bytes`; `name` names it in errors.
 pub fn decode(name: &str, bytes: &[u8], limits: &ImageLimits) -> Result<Picture, MediaError> {
-    let format = format_of(name, bytes)?;
-    let label = label(format);
-    let mut warnings = sniff::warnings(format, bytes);
-    if let Some(size) = sniff::png_size(bytes) {
-        // The PNG decoder inflates metadata before it tells the size.
-        check_size(name, size, limits)?;
-    }
-    let missing = sniff::missing_end(format, bytes);
-    let truncated = |detail: &String| MediaError::Truncated {
-        path: name.to_string(),
-        stage: Stage::Image,
-        format: label.to_string(),
-        detail: detail.clone(),
-    };
-    let fail = |error: ImageError| match &missing {
-        Some(detail) => truncated(detail),
-        None => refusal(name, label, limits, &error),
-    };
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut bounds = Limits::no_limits();
-    bounds.max_alloc = Some(allocation(bytes, limits));
-    reader.limits(bounds);
-    let mut decoder = reader.into_decoder().map_err(fail)?;
-    check_size(name, decoder.dimensions(), limits)?;
-    if decoder.total_bytes() > limits.max_alloc {
-        let reason = format!("{} bytes of pixels", decoder.total_bytes());
-        return Err(limit(name, reason, limits.max_alloc.to_string(), "save it with 8 bits"));
-    }
-    if let Some(detail) = &missing {
-        if format != ImageFormat::Jpeg || !(limits.allow_truncated || sniff::scan_is_whole(bytes)) {
-            return Err(truncated(detail));
-        }
-        warnings.push(format!("{detail}: what is there was used"));
-    }
+    let file = ImageFile::new(name, bytes)?;
+    let (mut decoder, mut warnings) = file.open(limits)?;
     let orientation = decoder.orientation();
-    let mut pixels = DynamicImage::from_decoder(decoder).map_err(fail)?;
+    let mut pixels = DynamicImage::from_decoder(decoder).map_err(|e| file.failure(limits, &e))?;
     match orientation {
         Ok(orientation) => pixels.apply_orientation(orientation),
         Err(error) => warnings.push(format!("its orientation is unreadable: {error}")),
     }
     Ok(finished(pixels, limits.background, warnings))
+}
+
+/// Checks all of the picture in `bytes` but its pixels: format, size, and that its end is there.
+pub fn probe(name: &str, bytes: &[u8], limits: &ImageLimits) -> Result<(), MediaError> {
+    ImageFile::new(name, bytes)?.open(limits).map(drop)
+}
+
+/// A picture's bytes, and what they look like.
+struct ImageFile<'a> {
+    name: &'a str,
+    bytes: &'a [u8],
+    format: ImageFormat,
+    /// What of the end is missing.
+    missing: Option<String>,
+}
+
+impl<'a> ImageFile<'a> {
+    fn new(name: &'a str, bytes: &'a [u8]) -> Result<Self, MediaError> {
+        let format = format_of(name, bytes)?;
+        Ok(Self { name, bytes, format, missing: sniff::missing_end(format, bytes) })
+    }
+
+    /// A decoder whose header is read and within the limits, and what the user should know.
+    fn open(
+        &self,
+        limits: &ImageLimits,
+    ) -> Result<(impl ImageDecoder + 'a, Vec<String>), MediaError> {
+        let Self { name, bytes, format, .. } = *self;
+        let mut warnings = sniff::warnings(format, bytes);
+        if let Some(size) = sniff::png_size(bytes) {
+            // The PNG decoder inflates metadata before it tells the size.
+            check_size(name, size, limits)?;
+        }
+        let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+        let mut bounds = Limits::no_limits();
+        bounds.max_alloc = Some(allocation(bytes, limits));
+        reader.limits(bounds);
+        let decoder = reader.into_decoder().map_err(|error| self.failure(limits, &error))?;
+        check_size(name, decoder.dimensions(), limits)?;
+        if decoder.total_bytes() > limits.max_alloc {
+            let reason = format!("{} bytes of pixels", decoder.total_bytes());
+            return Err(limit(name, reason, limits.max_alloc.to_string(), "save it with 8 bits"));
+        }
+        if let Some(detail) = &self.missing {
+            let is_used = limits.allow_truncated || sniff::scan_is_whole(bytes);
+            if format != ImageFormat::Jpeg || !is_used {
+                return Err(self.truncated(detail));
+            }
+            warnings.push(format!("{detail}: what is there was used"));
+        }
+        Ok((decoder, warnings))
+    }
+
+    /// What an error of the decoder means.
+    fn failure(&self, limits: &ImageLimits, error: &ImageError) -> MediaError {
+        match &self.missing {
+            Some(detail) => self.truncated(detail),
+            None => refusal(self.name, label(self.format), limits, error),
+        }
+    }
+
+    fn truncated(&self, detail: &str) -> MediaError {
+        MediaError::Truncated {
+            path: self.name.to_string(),
+            stage: Stage::Image,
+            format: label(self.format).to_string(),
+            detail: detail.to_string(),
+        }
+    }
 }
 
 /// PNG metadata may inflate without end; beyond its pixels a PNG gets 32 MB.

@@ -21,6 +21,7 @@ use serde::Deserialize;
 
 use canvas::Canvas;
 use parts::Parts;
+use serde_json::{Value, json};
 
 use crate::error::AgentError;
 use crate::full_size::{finite, misfit, read, to_pixels};
@@ -40,7 +41,7 @@ use crate::store::ModelStore;
 const WORDS: &str = include_str!("../../../../prompts/instruct_pix2pix/prompts.json");
 
 /// What the text encoder reads besides the instruction.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct Words {
     /// Stands for the picture where the instruction names it.
     picture: String,
@@ -164,14 +165,9 @@ impl InstructPix2Pix {
             }
         })
     }
-}
 
-impl Pipeline for InstructPix2Pix {
-    fn settings(&self) -> &SettingsPatch {
-        &self.parts.settings
-    }
-
-    fn edit(
+    /// The page.
+    fn carry_out(
         &self,
         request: &EditRequest,
         progress: &mut dyn Progress,
@@ -204,6 +200,26 @@ impl Pipeline for InstructPix2Pix {
             &self.parts.store,
             run,
         ))
+    }
+}
+
+impl Pipeline for InstructPix2Pix {
+    fn identity(&self) -> Result<Value, AgentError> {
+        let store = &self.parts.store;
+        Ok(json!({ "name": store.name(), "files": store.fingerprint()? }))
+    }
+
+    fn settings(&self) -> &SettingsPatch {
+        &self.parts.settings
+    }
+
+    fn edit(
+        &self,
+        request: &EditRequest,
+        progress: &mut dyn Progress,
+    ) -> Result<EditOutcome, AgentError> {
+        Self { parts: self.parts.for_one_edit(), words: self.words.clone() }
+            .carry_out(request, progress)
     }
 }
 

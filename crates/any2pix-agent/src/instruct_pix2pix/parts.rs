@@ -84,6 +84,17 @@ impl Parts {
         Ok(parts)
     }
 
+    /// The same parts for one edit; its store knows which of them that edit uses.
+    pub(super) fn for_one_edit(&self) -> Self {
+        Self {
+            store: self.store.for_one_edit(),
+            settings: self.settings.clone(),
+            layout: self.layout.clone(),
+            published: self.published.clone(),
+            max_memory: self.max_memory,
+        }
+    }
+
     /// The weights of a component, which must be there.
     fn find(&self, component: &str) -> Result<String, AgentError> {
         let missing = "is missing: there is no file of weights in it";

@@ -18,10 +18,11 @@ use image::{DynamicImage, RgbImage};
 use canvas::Canvas;
 use paint::Painting;
 use parts::Parts;
+use serde_json::Value;
 
 use crate::conditioning::{self, Condition};
 use crate::error::AgentError;
-use crate::inputs::{self, Input, row};
+use crate::inputs::{self, Input, Memory, row};
 use crate::outcome::EditOutcome;
 use crate::pipeline::{OpenOptions, Pipeline};
 use crate::plan_report;
@@ -89,14 +90,9 @@ impl InstructAny2Pix {
         }
         wanted && self.parts.has_refiner()
     }
-}
 
-impl Pipeline for InstructAny2Pix {
-    fn settings(&self) -> &SettingsPatch {
-        &self.parts.index.settings
-    }
-
-    fn edit(
+    /// The page.
+    fn carry_out(
         &self,
         request: &EditRequest,
         progress: &mut dyn Progress,
@@ -106,7 +102,9 @@ impl Pipeline for InstructAny2Pix {
         let (quirks, mut run) = (settings.compat.quirks(), Run::new(progress));
         // 1. encode: every picture and sound becomes an embedding of norm 20
         let inputs = stage(&mut run, Stage::Encode, |run| {
-            inputs::perceive(request, || self.parts.imagebind(&quirks).map(Box::new), run)
+            // One edit's own: the encoder is read anew for each, and no edit needs it twice.
+            let memory = Memory::default();
+            inputs::perceive(request, &memory, || self.parts.imagebind(&quirks).map(Box::new), run)
         })?;
         // 2. plan: instruction and embeddings become base, caption and the target's embedding
         let Planned { plan, unbound_text } =
@@ -159,6 +157,24 @@ impl Pipeline for InstructAny2Pix {
             &self.parts.store,
             run,
         ))
+    }
+}
+
+impl Pipeline for InstructAny2Pix {
+    fn identity(&self) -> Result<Value, AgentError> {
+        self.parts.identity()
+    }
+
+    fn settings(&self) -> &SettingsPatch {
+        &self.parts.index.settings
+    }
+
+    fn edit(
+        &self,
+        request: &EditRequest,
+        progress: &mut dyn Progress,
+    ) -> Result<EditOutcome, AgentError> {
+        Self { parts: self.parts.for_one_edit() }.carry_out(request, progress)
     }
 }
 

@@ -20,7 +20,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::compat::Quirks;
 use super::index::{self, Index};
@@ -82,6 +82,30 @@ impl Parts {
             std::fs::metadata(&path).map_err(|source| AgentError::Unreadable { path, source })?;
         }
         Ok(parts)
+    }
+
+    /// The same parts for one edit; its store knows which of them that edit uses.
+    pub(super) fn for_one_edit(&self) -> Self {
+        Self {
+            store: self.store.for_one_edit(),
+            index: self.index.clone(),
+            llm_format: self.llm_format,
+            loras: self.loras.clone(),
+            max_memory: self.max_memory,
+        }
+    }
+
+    /// What decides an edit besides its request.
+    pub(super) fn identity(&self) -> Result<Value, AgentError> {
+        let hash = |lora: &LoraFile| {
+            let hash = sha256_of_file(&lora.path);
+            let unreadable = |source| AgentError::Unreadable { path: lora.path.clone(), source };
+            Ok(json!([hash.map_err(unreadable)?, lora.scale]))
+        };
+        let loras = self.loras.iter().map(hash).collect::<Result<Vec<_>, AgentError>>()?;
+        let (name, files) = (self.store.name(), self.store.fingerprint()?);
+        let llm_format = format!("{:?}", self.llm_format);
+        Ok(json!({ "name": name, "files": files, "llm_format": llm_format, "loras": loras }))
     }
 
     /// A part of SDXL's base.

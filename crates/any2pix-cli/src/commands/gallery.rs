@@ -9,7 +9,6 @@ use clap::Subcommand;
 use comfy_table::{Table, presets};
 use serde_json::json;
 
-use super::edit::failure;
 use crate::diagnostics::{Exit, Failure};
 use crate::printer::Printer;
 
@@ -56,11 +55,10 @@ enum Action {
 }
 
 pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
-    let components = || Components::open(&args.model).map_err(|e| failure(&e));
+    let components = || Components::open(&args.model).map_err(Failure::from);
     match &args.action {
         Action::Add { dir, name, pictures } => {
-            let added =
-                curate::add(dir, name, pictures, &components()?).map_err(|e| failure(&e))?;
+            let added = curate::add(dir, name, pictures, &components()?)?;
             for picture in &added {
                 let from = picture.from.display();
                 let how = match picture.matte {
@@ -80,12 +78,12 @@ pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
         }
         Action::List { dir } => list(dir, printer)?,
         Action::Remove { dir, name } => {
-            for item in curate::remove(dir, name, &components()?).map_err(|e| failure(&e))? {
+            for item in curate::remove(dir, name, &components()?)? {
                 printer.result(&item.file);
             }
         }
         Action::Index { dir } => {
-            let count = curate::reindex(dir, &components()?).map_err(|e| failure(&e))?;
+            let count = curate::reindex(dir, &components()?)?;
             printer.note(&format!("{count} pictures"));
         }
     }
@@ -93,7 +91,7 @@ pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
 }
 
 fn list(dir: &std::path::Path, printer: &Printer) -> Result<(), Failure> {
-    let index = gallery::Index::read(dir).map_err(|e| failure(&e))?;
+    let index = gallery::Index::read(dir)?;
     if printer.json {
         printer.document(&json!({ "items": index.items }));
         return Ok(());

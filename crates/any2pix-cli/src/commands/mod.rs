@@ -1,5 +1,6 @@
 //! One module a command: `Args` for clap and `run(args, &Printer) -> Result<Exit, Failure>`.
 
+mod batch;
 mod bench;
 mod completions;
 mod data;
@@ -7,9 +8,11 @@ mod doctor;
 mod edit;
 mod eval;
 mod gallery;
+mod merge;
 mod models;
 mod parity;
 mod train;
+mod worker;
 
 use clap::Subcommand;
 
@@ -22,6 +25,12 @@ use crate::printer::Printer;
 pub(crate) enum Command {
     /// Edit a picture, or make one from nothing.
     Edit(Box<edit::Args>),
+    /// Do the edits of a manifest.
+    Batch(Box<batch::Args>),
+    /// Join the shards of a batch, and say what is missing.
+    Merge(merge::Args),
+    /// Edit for another program: one JSON request a line, one reply a line.
+    Worker(Box<worker::Args>),
     /// Manage galleries: what words and sounds look like.
     Gallery(gallery::Args),
     /// Published models: list, fetch, look into, convert, make random ones.
@@ -47,6 +56,9 @@ impl Command {
     pub(crate) fn run(self, compute: &ComputeArgs, printer: &Printer) -> Result<Exit, Failure> {
         match self {
             Self::Edit(args) => edit::run(&args, compute, printer),
+            Self::Batch(args) => batch::run(&args, compute, printer),
+            Self::Merge(args) => merge::run(&args, printer),
+            Self::Worker(args) => worker::run(&args, compute, printer),
             Self::Gallery(args) => gallery::run(&args, printer),
             Self::Models(args) => models::run(&args, printer),
             Self::Parity(args) => parity::run(&args, compute, printer),
