@@ -133,7 +133,11 @@ pub struct Components {
 impl Components {
     /// Opens a model by name or folder; no weights are read yet.
     pub fn open(model: &str) -> Result<Self, AgentError> {
-        let store = ModelStore::open(model)?;
+        Self::from_store(ModelStore::open(model)?)
+    }
+
+    /// The parts of the model in `store`.
+    pub fn from_store(store: ModelStore) -> Result<Self, AgentError> {
         let index: ModelIndex = store.json("model_index.json")?;
         let slots = Arc::default();
         Ok(Self { store, index, device: Device::Cpu, llm_quant: None, slots })

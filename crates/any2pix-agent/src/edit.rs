@@ -16,13 +16,14 @@ use crate::gallery::{self, Gallery};
 use crate::inputs::{self, Input, Memory, row};
 use crate::knowledge::{self, Vocabulary};
 use crate::outcome::EditOutcome;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{LlmFormat, Pipeline};
 use crate::plan_report;
 use crate::progress::{Progress, Stage};
 use crate::request::EditRequest;
 use crate::run::Run;
 use crate::settings::SettingsPatch;
 use crate::sighting;
+use crate::store::ModelStore;
 use crate::tasks::tasks;
 use crate::workbench::Workbench;
 
@@ -52,7 +53,12 @@ pub(crate) struct Planned {
 impl Playroom {
     /// A model by name or folder, with further galleries; no weights are read yet.
     pub fn open(model: &str, galleries: &[PathBuf]) -> Result<Self, AgentError> {
-        let components = Components::open(model)?;
+        Self::from_store(ModelStore::open(model)?, galleries)
+    }
+
+    /// The model in `store`, with further galleries; no weights are read yet.
+    pub fn from_store(store: ModelStore, galleries: &[PathBuf]) -> Result<Self, AgentError> {
+        let components = Components::from_store(store)?;
         Ok(Self { components, galleries: galleries.to_vec(), memory: Memory::default() })
     }
 
@@ -105,6 +111,11 @@ impl Edit<'_> {
         let mut galleries = Vec::new();
         for dir in self.galleries {
             galleries.push(Gallery::open(dir, &encoder)?);
+            let (store, name) = (&self.components.store, gallery::recorded_name(dir));
+            match store.knows(&name) {
+                true => store.use_again(&name),
+                false => store.remember(&name, gallery::fingerprint(dir)?)?,
+            }
         }
         galleries.extend(Gallery::of_model(&self.components.store, &encoder)?);
         Ok(galleries)
@@ -156,13 +167,10 @@ impl Edit<'_> {
             };
             picture = workbench.carry_out(*task, picture, &mut run)?;
         }
-        Ok(EditOutcome::new(
-            with_alpha(picture, &planned),
-            request,
-            report,
-            &self.components.store,
-            run,
-        ))
+        let picture = with_alpha(picture, &planned);
+        let outcome = EditOutcome::new(picture, request, report, &self.components.store, run);
+        let llm_format = self.components.llm_quant.map(LlmFormat::Quantised);
+        Ok(outcome.with_llm(llm_format.unwrap_or_default()))
     }
 }
 

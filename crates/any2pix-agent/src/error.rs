@@ -142,6 +142,49 @@ pub enum AgentError {
         /// The file.
         path: PathBuf,
     },
+    /// A file tells nothing about an edit that could be repeated.
+    #[error("{}: {reason}", path.display())]
+    NoRecord {
+        /// The file.
+        path: PathBuf,
+        /// What it lacks.
+        reason: String,
+    },
+    /// An edit cannot be repeated with these galleries and LoRAs.
+    #[error("{}: {reason}", path.display())]
+    OtherOptions {
+        /// The file of the edit.
+        path: PathBuf,
+        /// What is missing or too much.
+        reason: String,
+    },
+    /// An input of the edit that is repeated is not to be found.
+    #[error("[{name}]: {reason}")]
+    OtherInput {
+        /// The name between the brackets.
+        name: String,
+        /// What was found instead, and what is needed.
+        reason: String,
+    },
+    /// The weights are not those of the edit that is repeated.
+    #[error("{path}: these weights ({}) are not those of the edit ({})", short(found),
+        expected.as_deref().map_or("it used none of this name", short))]
+    OtherWeights {
+        /// The file, in the model's folder.
+        path: String,
+        /// SHA-256 of the edit's.
+        expected: Option<String>,
+        /// SHA-256 of what is here.
+        found: String,
+    },
+    /// A format cannot hold the picture.
+    #[error("the picture cannot be written as {format}: {reason}")]
+    Unencodable {
+        /// The format.
+        format: &'static str,
+        /// Why not.
+        reason: String,
+    },
     /// A component's weights or configuration cannot be loaded.
     #[error("{component}: {error}")]
     Weights {
@@ -279,6 +322,11 @@ fn of(pid: Option<u32>) -> String {
     pid.map_or(String::new(), |pid| format!(" ({pid})"))
 }
 
+/// The start of a hash: enough to tell two apart.
+pub(crate) fn short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
+}
+
 impl AgentError {
     /// Wraps an error of a computation.
     pub fn compute(stage: Stage) -> impl Fn(candle_core::Error) -> Self {
@@ -296,6 +344,7 @@ impl AgentError {
             Self::Weights { .. }
             | Self::BadModel { .. }
             | Self::MissingComponent { .. }
+            | Self::OtherWeights { .. }
             | Self::TooLarge { .. } => ErrorClass::Model,
             Self::Unwritable { .. } | Self::DamagedJournal { .. } => ErrorClass::Storage,
             Self::Unreadable { source, .. } if is_of_storage(source) => ErrorClass::Storage,
@@ -385,6 +434,16 @@ impl Hint for AgentError {
             }
             Self::NoPicture => "name it, as in `make it snow in [photo.jpg]`",
             Self::NoPlan { .. } => "say it in other words, for instance `add a dog to [photo.jpg]`",
+            Self::NoRecord { .. } => {
+                "pictures that `any2pix edit` wrote can be repeated, unless another program has \
+                 saved them since"
+            }
+            Self::OtherOptions { .. } => "give the galleries and LoRAs of the edit, and no others",
+            Self::OtherInput { .. } => "give the very file with --image FILE or --audio FILE",
+            Self::OtherWeights { .. } => {
+                "the edit was made with another version of the model: give that one with --model DIR"
+            }
+            Self::Unencodable { .. } => "write it as PNG: --format png, or -o NAME.png",
             Self::OutputIsInput { .. } => "write to another file; inputs are never changed",
             Self::BadModel { .. } => {
                 "a model is a folder with model_index.json and one folder a component"

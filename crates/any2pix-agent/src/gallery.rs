@@ -20,6 +20,8 @@ use crate::store::ModelStore;
 pub const INDEX: &str = "gallery.json";
 /// Their embeddings, in the list's order.
 pub const EMBEDDINGS: &str = "embeddings.safetensors";
+/// What the names of galleries begin with in records.
+pub(crate) const RECORDED: &str = "galleries/";
 /// Most pictures of a gallery.
 const MAX_ITEMS: usize = 100_000;
 
@@ -122,6 +124,11 @@ pub fn fingerprint(dir: &Path) -> Result<String, AgentError> {
         hashes += &hash.map_err(|source| AgentError::Unreadable { path, source })?;
     }
     Ok(sha256(hashes.as_bytes()))
+}
+
+/// What records call the gallery in `dir`, among the weights.
+pub(crate) fn recorded_name(dir: &Path) -> String {
+    format!("{RECORDED}{}", dir.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// True when a relative path has plain components only.

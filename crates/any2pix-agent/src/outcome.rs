@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use any2pix_encoders::metadata::Metadata;
+use any2pix_nn::ops::{self, Level, Precision};
 use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::error::AgentError;
-use crate::png_metadata;
+use crate::output::{self, Account, Encoding};
+use crate::pipeline::LlmFormat;
 use crate::progress::Stage;
-use crate::request::EditRequest;
+use crate::public_names::public_names;
+use crate::request::{EditRequest, Instruction, Reference};
 use crate::run::Run;
 use crate::settings::EditSettings;
 use crate::storage;
@@ -91,6 +95,9 @@ pub struct Provenance {
     pub name: String,
     /// SHA-256 of its bytes.
     pub sha256: String,
+    /// The name of its file, where that is another: `[image1]` is no file's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
 }
 
 /// The picture and everything about how it came to be.
@@ -108,6 +115,8 @@ pub struct EditOutcome {
     pub plan: PlanReport,
     /// The settings that were in force.
     pub settings: EditSettings,
+    /// How the language model's layers were kept, where that was asked for.
+    pub llm_quant: Option<String>,
     /// SHA-256 of every weights file that was used.
     pub weights: BTreeMap<String, String>,
     /// Wall time of each stage.
@@ -116,6 +125,8 @@ pub struct EditOutcome {
     pub peak_memory: Option<u64>,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// What the base's file says beside its pixels.
+    pub source: Metadata,
 }
 
 /// SHA-256 in lower-case hexadecimal.
@@ -151,21 +162,39 @@ fn memory(field: &str) -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// What weights were kept in, and products computed in where the machine can.
-pub(crate) fn precision_name() -> &'static str {
-    match any2pix_nn::ops::precision() {
-        any2pix_nn::ops::Precision::Bf16 => "bf16",
-        any2pix_nn::ops::Precision::F32 => "f32",
+/// What weights are kept in, and products computed in where the machine can.
+pub(crate) fn precision_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::Bf16 => "bf16",
+        Precision::F32 => "f32",
     }
+}
+
+/// What the record calls the instructions that computed: sums differ from set to set.
+pub(crate) fn level_name(level: Level) -> String {
+    format!("{level:?}").to_lowercase()
 }
 
 /// The inputs of `request` as the outcome remembers them.
 pub fn provenance(request: &EditRequest) -> Vec<Provenance> {
-    let of = |reference: &crate::request::Reference| Provenance {
+    let file_name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let of = |reference: &Reference| Provenance {
         name: reference.name.clone(),
         sha256: sha256(&reference.bytes),
+        file: reference
+            .path
+            .as_deref()
+            .and_then(file_name)
+            .filter(|name| file_name(Path::new(&reference.name)).as_ref() != Some(name)),
     };
     request.references.iter().map(of).collect()
+}
+
+/// What the file of the picture that `plan` edits says beside its pixels.
+fn source(plan: &PlanReport, request: &EditRequest) -> Metadata {
+    let base = plan.base.as_ref();
+    let base = base.and_then(|base| request.references.iter().find(|r| r.name == *base));
+    base.map(|base| Metadata::read(&base.bytes)).unwrap_or_default()
 }
 
 impl EditOutcome {
@@ -182,8 +211,10 @@ impl EditOutcome {
             model: store.name().to_string(),
             instruction: request.instruction.to_string(),
             references: provenance(request),
+            source: source(&plan, request),
             plan,
             settings: request.settings.clone(),
+            llm_quant: None,
             weights: store.hashes(),
             timings: run.timings,
             peak_memory: peak_memory(),
@@ -191,18 +222,55 @@ impl EditOutcome {
         }
     }
 
+    /// Says how the language model was kept.
+    pub(crate) fn with_llm(mut self, format: LlmFormat) -> Self {
+        self.llm_quant = format.name().map(str::to_string);
+        self
+    }
+
     /// What decides the picture, and nothing that differs from run to run.
     fn deterministic(&self) -> Value {
-        json!({
+        let mut document = json!({
             "any2pix": env!("CARGO_PKG_VERSION"),
             "model": self.model,
             "instruction": self.instruction,
             "references": self.references,
             "plan": self.plan,
             "settings": self.settings,
-            "precision": precision_name(),
+            "precision": precision_name(ops::precision()),
+            "level": level_name(Level::current()),
             "weights": self.weights,
-        })
+        });
+        if let Some(llm_quant) = &self.llm_quant {
+            document["llm_quant"] = json!(llm_quant);
+        }
+        document
+    }
+
+    /// What a file remembers, from which the edit can be repeated: no paths of this machine are
+    /// in it.
+    fn record(&self, encoding: Encoding) -> Result<Value, AgentError> {
+        let mut instruction = Instruction::parse(&self.instruction)?;
+        let public = public_names(&instruction.names);
+        let rename = |name: &str| {
+            let at = instruction.names.iter().position(|known| known == name);
+            at.map_or_else(|| name.to_string(), |at| public[at].clone())
+        };
+        let (mut references, mut plan) = (self.references.clone(), self.plan.clone());
+        for reference in &mut references {
+            reference.name = rename(&reference.name);
+        }
+        plan.base = plan.base.as_deref().map(rename);
+        for subject in &mut plan.subjects {
+            subject.reference = subject.reference.as_deref().map(rename);
+        }
+        let mut document = self.deterministic();
+        document["references"] = json!(references);
+        document["plan"] = json!(plan);
+        document["encoding"] = json!(encoding);
+        instruction.names = public;
+        document["instruction"] = json!(instruction.to_string());
+        Ok(document)
     }
 
     /// Everything, for `--json`; `output` is where the picture was written.
@@ -222,7 +290,7 @@ impl EditOutcome {
     }
 
     /// The line format that image viewers and web interfaces read.
-    fn parameters(&self) -> String {
+    fn parameters(&self, instruction: &str) -> String {
         let (s, image) = (&self.settings, &self.image);
         let fields = [
             ("Steps", s.steps.to_string()),
@@ -235,19 +303,31 @@ impl EditOutcome {
         ];
         let fields: Vec<String> =
             fields.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-        format!("{}\n{}", self.instruction, fields.join(", "))
+        format!("{instruction}\n{}", fields.join(", "))
     }
 
-    /// The PNG file's bytes: the same for the same request, weights and program.
+    /// The file's bytes: the same for the same request, weights and program.
+    pub fn encode(&self, encoding: Encoding) -> Result<Vec<u8>, AgentError> {
+        let record = self.record(encoding.settled())?;
+        let instruction = record["instruction"].as_str().unwrap_or_default();
+        let account = Account {
+            record: &record.to_string(),
+            parameters: &self.parameters(instruction),
+            source: &self.source,
+            is_edit: self.plan.base.is_some(),
+        };
+        output::encode(&self.image, encoding, &account)
+    }
+
+    /// [`Self::encode`] as PNG.
     pub fn png(&self) -> Result<Vec<u8>, AgentError> {
-        png_metadata::encode(&self.image, &self.parameters(), &self.deterministic()).map_err(|e| {
-            AgentError::Unwritable { path: PathBuf::from("PNG"), source: std::io::Error::other(e) }
-        })
+        self.encode(Encoding::default())
     }
 
-    /// Writes the PNG to `output`, which must not be one of `inputs`.
+    /// Writes the picture to `output`, which must not be one of `inputs`, in the format that its
+    /// name asks for.
     pub fn save(&self, output: &Path, inputs: &[PathBuf]) -> Result<(), AgentError> {
         storage::refuse_inputs(output, inputs)?;
-        storage::write_atomically(output, &self.png()?)
+        storage::write_atomically(output, &self.encode(Encoding::of_path(output))?)
     }
 }

@@ -1,5 +1,6 @@
 //! `Pipeline`: the one way to an edit; command line, batch and evaluation call nothing else.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
@@ -57,6 +58,17 @@ pub struct LoraFile {
     pub scale: f64,
 }
 
+impl LoraFile {
+    /// What the names of LoRAs begin with in records.
+    pub(crate) const RECORDED: &str = "lora/";
+
+    /// What records call it, among the weights.
+    pub(crate) fn recorded_name(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        format!("{}{name} × {}", Self::RECORDED, self.scale)
+    }
+}
+
 /// How a language model keeps its linear layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum LlmFormat {
@@ -67,6 +79,28 @@ pub enum LlmFormat {
     Whole,
     /// In fewer bits.
     Quantised(Quantisation),
+}
+
+impl LlmFormat {
+    /// What a record calls it; none for the default.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Fitting => None,
+            Self::Whole => Some("none"),
+            Self::Quantised(Quantisation::Q8_0) => Some("q8_0"),
+            Self::Quantised(Quantisation::Q4_0) => Some("q4_0"),
+            Self::Quantised(Quantisation::Q4K) => Some("q4_k"),
+            Self::Quantised(Quantisation::Q6K) => Some("q6_k"),
+        }
+    }
+
+    /// What a record means by `name`.
+    pub fn of_name(name: Option<&str>) -> Option<Self> {
+        let quantised =
+            [Quantisation::Q8_0, Quantisation::Q4_0, Quantisation::Q4K, Quantisation::Q6K];
+        let all = quantised.into_iter().map(Self::Quantised);
+        all.chain([Self::Fitting, Self::Whole]).find(|format| format.name() == name)
+    }
 }
 
 /// What is decided when a model is opened, and not by each edit.
@@ -80,16 +114,19 @@ pub struct OpenOptions {
     pub loras: Vec<LoraFile>,
     /// Bytes that the program may have in memory once a part of a full-size model is loaded.
     pub max_memory: Option<u64>,
+    /// SHA-256 that weights must have, by path; others are refused.
+    pub expected_weights: Option<BTreeMap<String, String>>,
 }
 
 /// Opens a model by name or folder; no weights are read yet. What it is decides what edits.
 pub fn open(model: &str, options: OpenOptions) -> Result<Box<dyn Pipeline>, AgentError> {
-    let store = ModelStore::open(model)?;
+    let mut store = ModelStore::open(model)?;
+    store.expect(options.expected_weights.clone());
     let pix2pix = instruct_pix2pix::layout(&store)?;
     if pix2pix.is_none() && is_full_size(&store)? {
         return Ok(Box::new(InstructAny2Pix::open(store, options)?));
     }
-    let OpenOptions { galleries, llm_format, loras, max_memory } = options;
+    let OpenOptions { galleries, llm_format, loras, max_memory, .. } = options;
     if let Some(lora) = loras.first() {
         let (path, reason) = (lora.path.clone(), "this model takes no LoRA".to_string());
         return Err(AgentError::Unusable { path, reason });
@@ -97,7 +134,7 @@ pub fn open(model: &str, options: OpenOptions) -> Result<Box<dyn Pipeline>, Agen
     if let Some(layout) = pix2pix {
         return Ok(Box::new(InstructPix2Pix::open(store, layout, max_memory)?));
     }
-    let mut playroom = Playroom::open(model, &galleries)?;
+    let mut playroom = Playroom::from_store(store, &galleries)?;
     playroom.quantise_llm(match llm_format {
         LlmFormat::Quantised(format) => Some(format),
         LlmFormat::Fitting | LlmFormat::Whole => None,

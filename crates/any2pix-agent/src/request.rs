@@ -234,25 +234,31 @@ impl Bindings {
 impl Reference {
     /// Reads the file at `path`, once and whole.
     pub fn open(name: &str, path: &Path) -> Result<Self, AgentError> {
-        let unreadable = |source| AgentError::Unreadable { path: path.to_path_buf(), source };
-        let unusable = |reason: String| AgentError::Unusable { path: path.to_path_buf(), reason };
-        // Asked before opening: opening a FIFO would wait for its writer.
-        let metadata = std::fs::metadata(path).map_err(unreadable)?;
-        if !metadata.is_file() {
-            let kind = if metadata.is_dir() { "a directory" } else { "not a regular file" };
-            return Err(unusable(format!("is {kind}")));
-        }
-        let file = std::fs::File::open(path).map_err(unreadable)?;
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-        if bytes.len() as u64 > MAX_FILE_BYTES {
-            return Err(unusable(format!("is over the limit of {} MB", MAX_FILE_BYTES >> 20)));
-        }
-        if bytes.is_empty() {
-            return Err(unusable("is empty".to_string()));
-        }
+        let bytes = read_file(path, MAX_FILE_BYTES)?;
         Ok(Self { name: name.to_string(), path: Some(path.to_path_buf()), bytes: bytes.into() })
     }
+}
+
+/// Reads the regular file at `path`, once and whole, if it has 1 to `most` bytes.
+pub(crate) fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, AgentError> {
+    let unreadable = |source| AgentError::Unreadable { path: path.to_path_buf(), source };
+    let unusable = |reason: String| AgentError::Unusable { path: path.to_path_buf(), reason };
+    // Asked before opening: opening a FIFO would wait for its writer.
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        let kind = if metadata.is_dir() { "a directory" } else { "not a regular file" };
+        return Err(unusable(format!("is {kind}")));
+    }
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > most {
+        return Err(unusable(format!("is over the limit of {} MB", most >> 20)));
+    }
+    if bytes.is_empty() {
+        return Err(unusable("is empty".to_string()));
+    }
+    Ok(bytes)
 }
 
 impl EditRequest {

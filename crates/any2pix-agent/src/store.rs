@@ -37,6 +37,8 @@ pub struct ModelStore {
     hashes: Arc<Mutex<BTreeMap<String, String>>>,
     /// Those that were handed out here.
     used: Mutex<BTreeSet<String>>,
+    /// The weights of the edit that is repeated: no others are handed out.
+    expected: Option<Arc<BTreeMap<String, String>>>,
 }
 
 impl ModelStore {
@@ -65,15 +67,24 @@ impl ModelStore {
     }
 
     fn new(name: String, place: Place) -> Self {
-        Self { name, place, hashes: Arc::default(), used: Mutex::default() }
+        Self { name, place, hashes: Arc::default(), used: Mutex::default(), expected: None }
+    }
+
+    /// Refuses, from now on, weights that are not those of `expected`.
+    pub fn expect(&mut self, expected: Option<BTreeMap<String, String>>) {
+        self.expected = expected.map(Arc::new);
     }
 
     /// The same files for one edit: [`Self::hashes`] will be of what that edit uses, whatever was
     /// read before or is read beside it.
     pub fn for_one_edit(&self) -> Self {
-        let Self { name, place, hashes, .. } = self;
-        let hashes = hashes.clone();
-        Self { name: name.clone(), place: place.clone(), hashes, used: Mutex::default() }
+        Self {
+            name: self.name.clone(),
+            place: self.place.clone(),
+            hashes: self.hashes.clone(),
+            used: Mutex::default(),
+            expected: self.expected.clone(),
+        }
     }
 
     /// The model's name.
@@ -158,7 +169,7 @@ impl ModelStore {
                 (hash, Checkpoint::open(&file))
             }
         };
-        self.remember(path, hash);
+        self.remember(path, hash)?;
         if path.ends_with(".index.json") {
             self.remember_shards(path)?;
         }
@@ -192,15 +203,27 @@ impl ModelStore {
             let shard = parent.join(shard).to_string_lossy().into_owned();
             let file = self.file(folder, &shard)?.ok_or_else(|| self.bad(&shard, &"is missing"))?;
             let hash = sha256_of_file(&file).map_err(|error| self.bad(&shard, &error))?;
-            self.remember(&shard, hash);
+            self.remember(&shard, hash)?;
         }
         Ok(())
     }
 
-    /// Remembers the hash of weights that an edit uses.
-    pub fn remember(&self, path: &str, hash: String) {
+    /// Remembers the hash of weights that an edit uses; an error when an edit is repeated that
+    /// used others.
+    pub fn remember(&self, path: &str, hash: String) -> Result<(), AgentError> {
+        let expected = self.expected.as_ref().map(|expected| expected.get(path));
+        if let Some(expected) = expected.filter(|expected| *expected != Some(&hash)) {
+            let (path, expected) = (path.to_string(), expected.cloned());
+            return Err(AgentError::OtherWeights { path, expected, found: hash });
+        }
         locked(&self.hashes).insert(path.to_string(), hash);
         self.use_again(path);
+        Ok(())
+    }
+
+    /// Whether the hash of `path` was taken before.
+    pub fn knows(&self, path: &str) -> bool {
+        locked(&self.hashes).contains_key(path)
     }
 
     /// Remembers that an edit uses weights that were read before.

@@ -5,6 +5,7 @@ use any2pix_agent::{AgentError, ErrorClass};
 use any2pix_nn::Hint;
 
 use crate::interrupt;
+use crate::printer::printable;
 
 /// Faults of a manifest that are shown.
 const MOST_FAULTS: usize = 100;
@@ -110,16 +111,8 @@ fn one_line(message: &str) -> String {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         digits > 0 && rest[digits..].starts_with(": ") && rest.len() < line.len()
     };
-    message
-        .lines()
-        .take_while(|line| !frame(line))
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join(": ")
-        .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    let lines = message.lines().take_while(|line| !frame(line)).map(str::trim);
+    printable(&lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(": "))
 }
 
 /// A panic is a defect of ours: one line instead of a backtrace.

@@ -11,9 +11,12 @@ mod compute;
 mod diagnostics;
 mod interrupt;
 mod model_args;
+mod output_args;
 mod printer;
 mod progress;
 mod settings_args;
+#[cfg(test)]
+mod snapshots;
 
 use std::process::ExitCode;
 

@@ -2,17 +2,19 @@
 
 use std::path::PathBuf;
 
-use any2pix_agent::{EditSettings, LoraFile, OpenOptions, Pipeline};
+use any2pix_agent::store::PLAYROOM;
+use any2pix_agent::{EditSettings, LlmFormat, LoraFile, OpenOptions, Pipeline, Recording};
 
-use crate::diagnostics::Failure;
+use crate::diagnostics::{Exit, Failure};
 use crate::settings_args::SettingsArgs;
 
 /// Which model edits, and how.
 #[derive(clap::Args)]
 pub(crate) struct ModelArgs {
-    /// A model: `playroom`, which this program carries, or a model's folder.
-    #[arg(long, env = "ANY2PIX_MODEL", default_value = "playroom")]
-    pub(crate) model: String,
+    /// A model: `playroom`, which this program carries, or a model's folder. Unless given,
+    /// `playroom`.
+    #[arg(long, env = "ANY2PIX_MODEL")]
+    model: Option<String>,
     /// Further galleries of reference pictures (see `any2pix gallery`).
     #[arg(long = "gallery", value_name = "DIR", env = "ANY2PIX_GALLERY")]
     galleries: Vec<PathBuf>,
@@ -36,7 +38,27 @@ fn lora(text: &str) -> Result<LoraFile, String> {
 impl ModelArgs {
     /// Opens the model; no weights are read yet.
     pub(crate) fn open(&self) -> Result<Box<dyn Pipeline>, Failure> {
-        Ok(any2pix_agent::open(&self.model, self.options())?)
+        Ok(any2pix_agent::open(self.name(), self.options())?)
+    }
+
+    /// The model's name, or its folder.
+    pub(crate) fn name(&self) -> &str {
+        self.model.as_deref().unwrap_or(PLAYROOM)
+    }
+
+    /// Opens the model of an edit that is repeated, with the weights that it had.
+    pub(crate) fn open_again(&self, edit: &Recording) -> Result<Box<dyn Pipeline>, Failure> {
+        if self.model.is_none() && edit.model() != PLAYROOM {
+            let message = format!("the edit was made with the model `{}`", edit.model());
+            return Err(Failure::new(Exit::Model, message).hint("say where it is: --model DIR"));
+        }
+        let given = OpenOptions { llm_format: LlmFormat::default(), ..self.options() };
+        Ok(any2pix_agent::open(self.name(), edit.options(given)?)?)
+    }
+
+    /// Flags that are given, or set in the environment, and that change a result.
+    pub(crate) fn given(&self) -> Vec<String> {
+        self.settings.given()
     }
 
     /// The settings that flags, environment, files and the model result in.
@@ -50,6 +72,7 @@ impl ModelArgs {
             llm_format: self.settings.llm_format(),
             loras: self.loras.clone(),
             max_memory: self.settings.max_memory(),
+            expected_weights: None,
         }
     }
 }

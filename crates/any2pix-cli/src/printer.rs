@@ -19,6 +19,11 @@ pub(crate) fn stderr_line(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// Text of a file or of its name, with nothing in it that steers a terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
 impl Printer {
     /// A printer of results as JSON or as text.
     pub(crate) fn new(json: bool, quiet: bool) -> Self {

@@ -217,6 +217,24 @@ impl SettingsArgs {
         }
     }
 
+    /// The flags that are given, or set in the environment, and that change a result.
+    pub(crate) fn given(&self) -> Vec<String> {
+        let patch = serde_json::to_value(self.patch()).unwrap_or_default();
+        let flag = |(name, value): (&String, &serde_json::Value)| {
+            let name = name.replace('_', "-");
+            match value {
+                serde_json::Value::Null => None,
+                serde_json::Value::Bool(false) => Some(format!("--no-{name}")),
+                _ => Some(format!("--{name}")),
+            }
+        };
+        let mut given: Vec<String> =
+            patch.as_object().into_iter().flatten().filter_map(flag).collect();
+        given.extend(self.llm_quant.map(|_| "--llm-quant".to_string()));
+        given.extend(self.config.as_ref().map(|_| "--config".to_string()));
+        given
+    }
+
     /// Bytes that the program may have in memory.
     pub(crate) fn max_memory(&self) -> Option<u64> {
         self.max_memory.map(|gigabytes| (gigabytes * 1e9) as u64)

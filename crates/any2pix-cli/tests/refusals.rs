@@ -51,7 +51,7 @@ fn every_refusal_has_one_error_a_reason_and_exit_code_2() {
         (&["edit", "recolour [image2]", "--image", "park.png"], "[image2]"),
         (&["edit", &long], "32001"),
         (&["edit", "recolour [park.png]", "-o", "park.png"], "also an input"),
-        (&["edit", "recolour [park.png]", "-o", "./out.jpg"], "PNG"),
+        (&["edit", "recolour [park.png]", "-o", "./out.gif"], "ends in no format"),
         (&["edit", "recolour [park.png]", "--steps", "0"], "--steps 0"),
         (&["edit", "recolour [park.png]", "--alpha", "NaN"], "--alpha NaN"),
         (&["edit", "recolour [park.png]", "--device", "cuda:0"], "--device cuda:0"),

@@ -165,6 +165,8 @@ fn outcome(picture: RgbImage, plan: PlanReport, request: &EditRequest) -> EditOu
         references: Vec::new(),
         plan,
         settings: request.settings.clone(),
+        llm_quant: None,
+        source: Default::default(),
         weights: BTreeMap::new(),
         timings: Vec::new(),
         peak_memory: None,

@@ -36,7 +36,7 @@ impl Identity {
             "rows": manifest.len(),
             "shards": shards,
             "model": pipeline.identity()?,
-            "settings": { "precision": precision_name(), "edit": manifest.settings },
+            "settings": { "precision": precision_name(any2pix_nn::ops::precision()), "edit": manifest.settings },
         });
         // As it will be read again: two readings of one text are equal, whatever their numbers.
         Self::parse(&document.to_string())

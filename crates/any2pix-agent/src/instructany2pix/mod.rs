@@ -150,13 +150,9 @@ impl InstructAny2Pix {
         }
         // 11. back to the source's size
         let picture = stage(&mut run, Stage::Compose, |_| Ok(canvas.give_back(picture)))?;
-        Ok(EditOutcome::new(
-            DynamicImage::ImageRgb8(picture),
-            request,
-            report,
-            &self.parts.store,
-            run,
-        ))
+        let picture = DynamicImage::ImageRgb8(picture);
+        let outcome = EditOutcome::new(picture, request, report, &self.parts.store, run);
+        Ok(outcome.with_llm(self.parts.llm_format()))
     }
 }
 

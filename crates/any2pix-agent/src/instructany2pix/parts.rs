@@ -108,6 +108,11 @@ impl Parts {
         Ok(json!({ "name": name, "files": files, "llm_format": llm_format, "loras": loras }))
     }
 
+    /// How the language model's layers are to be kept.
+    pub(super) fn llm_format(&self) -> LlmFormat {
+        self.llm_format
+    }
+
     /// A part of SDXL's base.
     fn base(&self, part: &str) -> String {
         format!("{}/{part}", self.index.components.base)
@@ -299,7 +304,7 @@ impl Parts {
             let name = lora.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let unreadable = |source| AgentError::Unreadable { path: lora.path.clone(), source };
             let hash = sha256_of_file(&lora.path).map_err(unreadable)?;
-            self.store.remember(&format!("lora/{name} × {}", lora.scale), hash);
+            self.store.remember(&lora.recorded_name(), hash)?;
             let weights = Checkpoint::open(&lora.path).map_err(AgentError::weights("lora"))?;
             Lora::read(&name, &weights, lora.scale, peft_alpha(lora)).map_err(misfit("lora"))
         };

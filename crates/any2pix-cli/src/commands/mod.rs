@@ -8,9 +8,11 @@ mod doctor;
 mod edit;
 mod eval;
 mod gallery;
+mod man;
 mod merge;
 mod models;
 mod parity;
+mod show;
 mod train;
 mod worker;
 
@@ -31,6 +33,8 @@ pub(crate) enum Command {
     Merge(merge::Args),
     /// Edit for another program: one JSON request a line, one reply a line.
     Worker(Box<worker::Args>),
+    /// Show what a picture remembers of its edit.
+    Show(show::Args),
     /// Manage galleries: what words and sounds look like.
     Gallery(gallery::Args),
     /// Published models: list, fetch, look into, convert, make random ones.
@@ -49,6 +53,8 @@ pub(crate) enum Command {
     Bench(bench::Args),
     /// Print a completion script for a shell.
     Completions(completions::Args),
+    /// Print or write manual pages.
+    Man(man::Args),
 }
 
 impl Command {
@@ -59,6 +65,7 @@ impl Command {
             Self::Batch(args) => batch::run(&args, compute, printer),
             Self::Merge(args) => merge::run(&args, printer),
             Self::Worker(args) => worker::run(&args, compute, printer),
+            Self::Show(args) => show::run(&args, printer),
             Self::Gallery(args) => gallery::run(&args, printer),
             Self::Models(args) => models::run(&args, printer),
             Self::Parity(args) => parity::run(&args, compute, printer),
@@ -68,6 +75,7 @@ impl Command {
             Self::Data(args) => data::run(&args, printer),
             Self::Bench(args) => bench::run(&args, compute, printer),
             Self::Completions(args) => completions::run(&args, printer),
+            Self::Man(args) => man::run(&args, printer),
         }
     }
 }
