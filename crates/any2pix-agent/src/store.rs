@@ -19,6 +19,8 @@ static EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded
 pub const PLAYROOM: &str = "playroom";
 /// No file of a model folder is larger.
 const MAX_FILE_BYTES: u64 = 64 << 30;
+/// Folders within folders of a model; a link that goes in circles ends here.
+const MAX_DEPTH: usize = 8;
 
 #[derive(Clone, Debug)]
 enum Place {
@@ -179,6 +181,28 @@ impl ModelStore {
         Ok(())
     }
 
+    /// SHA-256 over the names and contents of all files, whichever of them an edit uses.
+    pub fn fingerprint(&self) -> Result<String, AgentError> {
+        let lines = match &self.place {
+            Place::Embedded => {
+                let line = |(path, bytes): &(&str, &[u8])| format!("{path} {}\n", sha256(bytes));
+                EMBEDDED.iter().map(line).collect()
+            }
+            Place::Folder(folder) => {
+                let mut paths = Vec::new();
+                files_below(folder, 0, &mut paths).map_err(|e| self.bad("", &e))?;
+                paths.sort();
+                let line = |path: &PathBuf| {
+                    let shown = path.strip_prefix(folder).unwrap_or(path).display().to_string();
+                    let hash = sha256_of_file(path).map_err(|e| self.bad(&shown, &e))?;
+                    Ok(format!("{shown} {hash}\n"))
+                };
+                paths.iter().map(line).collect::<Result<String, AgentError>>()?
+            }
+        };
+        Ok(sha256(lines.as_bytes()))
+    }
+
     /// Remembers the hash of weights that an edit uses.
     pub fn remember(&self, path: &str, hash: String) {
         let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -194,4 +218,20 @@ impl ModelStore {
     pub fn bad(&self, path: &str, reason: &dyn std::fmt::Display) -> AgentError {
         AgentError::BadModel { model: self.name.clone(), reason: format!("{path}: {reason}") }
     }
+}
+
+/// The files of a folder and of those in it.
+fn files_below(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(std::io::Error::other("its folders are nested too deeply"));
+    }
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files_below(&path, depth + 1, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
 }

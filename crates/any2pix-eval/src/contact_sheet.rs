@@ -5,7 +5,7 @@ use std::path::Path;
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
-use crate::harness::output_path;
+use crate::journal::output_path;
 use crate::report::Sample;
 use crate::suite::Suite;
 use crate::{EvalError, Result};

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use any2pix_agent::outcome::sha256_of_file;
 use any2pix_encoders::EncoderError;
 use any2pix_encoders::aesthetic::{self, AestheticConfig, AestheticPredictor};
 use any2pix_encoders::clip::{self, ClipConfig, ClipModel};
@@ -38,10 +39,12 @@ const PICKSCORE: &str = "pickscore";
 
 /// Every figure with the folders that it needs, and whether it reads captions: of the target, of
 /// the source too.
-const FIGURES: [(&str, &[&str], Captions); 9] = [
+const FIGURES: [(&str, &[&str], Captions); 11] = [
     ("clip_i", &[BASE], Captions::None),
     ("clip_t", &[BASE], Captions::Target),
     ("dino", &[DINO], Captions::None),
+    ("dino_sub", &[DINO], Captions::None),
+    ("dino_ref", &[DINO], Captions::None),
     ("clip_sim_image", &[LARGE], Captions::None),
     ("clip_sim_0", &[LARGE], Captions::Both),
     ("clip_sim_1", &[LARGE], Captions::Target),
@@ -66,6 +69,8 @@ pub struct Shown<'a> {
     pub target: &'a RgbImage,
     /// What the result is.
     pub result: &'a RgbImage,
+    /// For each object that was given as a picture: where it is in the result, and the picture.
+    pub subjects: &'a [(RgbImage, RgbImage)],
     /// The source in words.
     pub source_caption: Option<&'a str>,
     /// The target in words.
@@ -142,6 +147,7 @@ pub struct Published {
     dino: Option<Dino>,
     aesthetic: Option<AestheticPredictor>,
     missing: BTreeMap<&'static str, String>,
+    hashes: BTreeMap<&'static str, String>,
 }
 
 impl Published {
@@ -153,7 +159,13 @@ impl Published {
         if let Some(root) = root {
             fs::read_dir(root).map_err(EvalError::io(root))?;
         }
-        let mut missing = BTreeMap::new();
+        let (mut missing, mut hashes) = (BTreeMap::new(), BTreeMap::new());
+        for name in root.map_or(&[][..], |_| &[BASE, LARGE, DINO, AESTHETIC, PICKSCORE]) {
+            let file = root.and_then(|root| weights_file(&root.join(name)));
+            if let Some(file) = file {
+                hashes.insert(*name, sha256_of_file(&file).map_err(EvalError::io(&file))?);
+            }
+        }
         let mut folder = |name: &'static str| {
             let found = root.map(|root| root.join(name)).filter(|folder| folder.is_dir());
             if found.is_none() {
@@ -172,7 +184,20 @@ impl Published {
             dino: opened(folder(DINO), open_dino)?,
             aesthetic: opened(folder(AESTHETIC), open_aesthetic)?,
             missing,
+            hashes,
         })
+    }
+
+    /// SHA-256 of the weights of every model that was found, by its folder.
+    pub fn hashes(&self) -> &BTreeMap<&'static str, String> {
+        &self.hashes
+    }
+
+    /// The folders of the models that each figure is made with.
+    pub fn made_with(&self) -> BTreeMap<&'static str, &'static [&'static str]> {
+        let is_made = |folders: &[&str]| folders.iter().all(|f| !self.missing.contains_key(f));
+        let made = FIGURES.into_iter().filter(|(_, folders, _)| is_made(folders));
+        made.map(|(figure, folders, _)| (figure, folders)).collect()
     }
 
     /// The figures of one edit; those that lack weights, a caption or a source are absent.
@@ -188,10 +213,14 @@ impl Published {
             }
         }
         if let Some(dino) = &self.dino {
-            let inputs = [dino.input(shown.result)?, dino.input(shown.target)?];
-            let cls = dino.forward(&Tensor::stack(&inputs, 0)?)?.narrow(1, 0, 1)?.squeeze(1)?;
-            if let [result, target] = cls.to_vec2::<f32>()?.as_slice() {
-                put("dino", cosine(result, target));
+            put("dino", dino_likeness(dino, shown.result, shown.target)?);
+            if let Some(source) = shown.source {
+                put("dino_ref", dino_likeness(dino, shown.result, source)?);
+            }
+            let likeness = |(seen, given): &(_, _)| dino_likeness(dino, seen, given);
+            let alike = shown.subjects.iter().map(likeness).collect::<Result<Vec<f64>>>()?;
+            if !alike.is_empty() {
+                put("dino_sub", alike.iter().sum::<f64>() / alike.len() as f64);
             }
         }
         if let (Some(pick), Some(caption)) = (&self.pick, shown.caption) {
@@ -227,6 +256,16 @@ impl Published {
         };
         FIGURES.into_iter().filter_map(why).collect()
     }
+}
+
+/// The cosine of two pictures' class tokens.
+fn dino_likeness(dino: &Dino, a: &RgbImage, b: &RgbImage) -> Result<f64> {
+    let inputs = [dino.input(a)?, dino.input(b)?];
+    let cls = dino.forward(&Tensor::stack(&inputs, 0)?)?.narrow(1, 0, 1)?.squeeze(1)?;
+    Ok(match cls.to_vec2::<f32>()?.as_slice() {
+        [a, b] => cosine(a, b),
+        _ => 0.0,
+    })
 }
 
 /// ClipSimilarity of InstructPix2Pix.
@@ -304,9 +343,12 @@ fn read<T: DeserializeOwned>(folder: &Path, file: &'static str) -> Result<T, Enc
         .map_err(|e| EncoderError::Config { component: file, reason: e.to_string() })
 }
 
+fn weights_file(folder: &Path) -> Option<PathBuf> {
+    WEIGHTS.iter().map(|file| folder.join(file)).find(|file| file.is_file())
+}
+
 fn weights(folder: &Path) -> Result<Checkpoint, CheckpointError> {
-    let mut files = WEIGHTS.iter().map(|file| folder.join(file));
-    match files.find(|file| file.is_file()) {
+    match weights_file(folder) {
         Some(file) => Checkpoint::open(file),
         None => Err(CheckpointError::Malformed {
             origin: folder.display().to_string(),
