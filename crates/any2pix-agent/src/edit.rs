@@ -161,13 +161,10 @@ impl Pipeline for Playroom {
             };
             picture = workbench.carry_out(*task, picture, &mut run)?;
         }
-        Ok(EditOutcome::new(
-            with_alpha(picture, &planned),
-            request,
-            report,
-            &self.components.store,
-            run,
-        ))
+        let aim = inputs::vector(&planned.condition.picture)
+            .map_err(AgentError::compute(Stage::Condition))?;
+        let (picture, store) = (with_alpha(picture, &planned), &self.components.store);
+        Ok(EditOutcome { aim: Some(aim), ..EditOutcome::new(picture, request, report, store, run) })
     }
 }
 

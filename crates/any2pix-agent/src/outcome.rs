@@ -106,6 +106,8 @@ pub struct EditOutcome {
     pub references: Vec<Provenance>,
     /// What the planner understood.
     pub plan: PlanReport,
+    /// The embedding of the picture to come that the painter was given, by models that have one.
+    pub aim: Option<Vec<f32>>,
     /// The settings that were in force.
     pub settings: EditSettings,
     /// SHA-256 of every weights file that was used.
@@ -183,6 +185,7 @@ impl EditOutcome {
             instruction: request.instruction.to_string(),
             references: provenance(request),
             plan,
+            aim: None,
             settings: request.settings.clone(),
             weights: store.hashes(),
             timings: run.timings,

@@ -130,7 +130,7 @@ fn a_shuffled_prior_fails_a_gate() {
     done(eval(&["playroom"], &good, &["--no-raw"]));
     let damaged = damaged.to_str().unwrap();
     done(eval(&["playroom"], &bad, &["--no-raw", "--model", damaged]));
-    let gate = "PlayroomCLIP_out < -0.01";
+    let gate = "PlayroomCLIP_aim < -0.1";
     let compared = compare(&bad, &good, &["--json", "--fail-if", gate]);
     assert_eq!(compared.status.code(), Some(1), "{compared:?}");
     let document: Value = serde_json::from_slice(&compared.stdout).unwrap();
@@ -139,7 +139,7 @@ fn a_shuffled_prior_fails_a_gate() {
     // The other way round it is better, and what the prior does not decide is the same.
     let fine = ["--fail-if", gate, "--fail-if", "plan_right < 0"];
     assert_eq!(compare(&good, &bad, &fine).status.code(), Some(0));
-    for gate in ["PlayroomCLIP_out <", "nothing < 0", "psnr@nowhere < 0"] {
+    for gate in ["PlayroomCLIP_aim <", "nothing < 0", "psnr@nowhere < 0"] {
         assert_eq!(compare(&bad, &good, &["--fail-if", gate]).status.code(), Some(2), "{gate}");
     }
 }

@@ -16,6 +16,7 @@ pub mod image;
 pub mod imagebind;
 pub mod judge;
 pub mod locator;
+pub mod lpips;
 pub mod parity;
 pub mod resample;
 pub mod resize;

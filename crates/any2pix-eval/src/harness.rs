@@ -118,7 +118,7 @@ impl Harness<'_> {
     }
 
     fn truth(&self, item: &Item) -> Result<Truth> {
-        let target = self.suite.picture(&item.target)?;
+        let target = item.target.as_ref().map(|name| self.suite.picture(name)).transpose()?;
         let source = item.base.as_ref().map(|name| self.suite.picture(name)).transpose()?;
         let mask = item.mask.as_ref().map(|name| self.suite.mask(name)).transpose()?;
         Ok(Truth { source, target, mask })
@@ -141,7 +141,7 @@ impl Harness<'_> {
         let (request, edited) = match made {
             Ok(made) => made,
             Err(error) if error.is_of_one_item() => {
-                let sample = failed(sample, &error);
+                let sample = failed(item, sample, &error);
                 return Ok(Entry { sample, picture: None, cost });
             }
             Err(error) => return Err(error),
@@ -172,7 +172,8 @@ impl Harness<'_> {
         let picture = edited.image.to_rgb8();
         let mut view = view_of(&picture, edited);
         let mut figures = Figures::from([("failed".to_string(), 0.0)]);
-        if let Some(plan) = &edited.plan {
+        // A suite that names no operation does not say what a plan should be.
+        if let Some(plan) = edited.plan.as_ref().filter(|_| !item.operation.is_empty()) {
             figures.extend(item::plan_figures(item, plan));
         }
         figures.extend(item::region_figures(item, truth, &view));
@@ -181,7 +182,8 @@ impl Harness<'_> {
             let subjects = &self.subjects(item, truth, &view)?;
             let shown = Shown {
                 source: truth.source.as_ref(),
-                target: &truth.target,
+                target: truth.target.as_ref(),
+                mask: truth.mask.as_ref(),
                 result: &picture,
                 subjects,
                 source_caption: item.source_caption.as_deref(),
@@ -190,11 +192,11 @@ impl Harness<'_> {
             figures.extend(published.figures(&shown)?);
         }
         if let Some(eyes) = self.eyes {
-            let result = at_size_of(&picture, &truth.target);
+            let result = at_size(&picture, truth.size());
             view.picture = &result;
-            for view in [&view, &View::of_truth(truth)] {
-                figures.extend(item::edit_figures(item, truth, view, eyes)?);
-                figures.extend(item::reference_figures(item, truth, view, gallery, eyes)?);
+            for view in std::iter::once(view).chain(View::of_truth(truth)) {
+                figures.extend(item::edit_figures(item, truth, &view, eyes)?);
+                figures.extend(item::reference_figures(item, truth, &view, gallery, eyes)?);
             }
             figures.extend(meaning::figures(item, truth, &view, self.suite, eyes)?);
         }
@@ -246,8 +248,8 @@ impl Harness<'_> {
 }
 
 fn view_of<'a>(picture: &'a RgbImage, edited: &'a Edited) -> View<'a> {
-    let plan = edited.plan.as_ref();
-    View { picture, plan, size: picture.dimensions(), is_truth: false }
+    let (plan, aim) = (edited.plan.as_ref(), edited.aim.as_deref());
+    View { picture, plan, aim, size: picture.dimensions(), is_truth: false }
 }
 
 fn png(edited: &Edited) -> Result<Vec<u8>> {
@@ -260,9 +262,12 @@ fn png(edited: &Edited) -> Result<Vec<u8>> {
 }
 
 /// A refusal or failure counts as wrong in everything that would have been right or wrong.
-fn failed(mut sample: Sample, error: &EvalError) -> Sample {
-    let mut names =
-        vec!["plan_right", "base_right", "operation_right", "objects_right", "names_right"];
+fn failed(item: &Item, mut sample: Sample, error: &EvalError) -> Sample {
+    let mut names = Vec::new();
+    if !item.operation.is_empty() {
+        names.extend(["plan_right", "base_right", "operation_right"]);
+        names.extend(["objects_right", "names_right"]);
+    }
     if JUDGED.contains(&sample.kind.as_str()) {
         names.push("edit_right");
     }
@@ -274,10 +279,9 @@ fn failed(mut sample: Sample, error: &EvalError) -> Sample {
 
 /// Boxes are fractions, so that a result of another size is judged all the same; its embedding is
 /// compared at the target's size.
-fn at_size_of(result: &RgbImage, target: &RgbImage) -> RgbImage {
-    if result.dimensions() == target.dimensions() {
+fn at_size(result: &RgbImage, (width, height): (u32, u32)) -> RgbImage {
+    if result.dimensions() == (width, height) {
         return result.clone();
     }
-    let (width, height) = target.dimensions();
     image::imageops::resize(result, width, height, image::imageops::FilterType::Triangle)
 }

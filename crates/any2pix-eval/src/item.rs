@@ -26,6 +26,8 @@ pub struct View<'a> {
     pub picture: &'a RgbImage,
     /// What was understood, where that is known.
     pub plan: Option<&'a PlanReport>,
+    /// What was painted towards, where that is known.
+    pub aim: Option<&'a [f32]>,
     /// Size of the picture that the plan's regions are in.
     pub size: (u32, u32),
     /// Whether this is the truth itself, which says how good the judge is.
@@ -33,10 +35,11 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// The truth itself.
-    pub fn of_truth(truth: &'a Truth) -> Self {
-        let size = truth.target.dimensions();
-        Self { picture: &truth.target, plan: None, size, is_truth: true }
+    /// The truth itself, where somebody knows it.
+    pub fn of_truth(truth: &'a Truth) -> Option<Self> {
+        let picture = truth.target.as_ref()?;
+        let size = picture.dimensions();
+        Some(Self { picture, plan: None, aim: None, size, is_truth: true })
     }
 
     fn prefix(&self) -> &'static str {
@@ -52,10 +55,17 @@ impl<'a> View<'a> {
 pub struct Truth {
     /// What is edited; none when the picture is made from nothing.
     pub source: Option<RgbImage>,
-    /// What the result should be.
-    pub target: RgbImage,
+    /// What the result should be; not every suite knows.
+    pub target: Option<RgbImage>,
     /// Where it should differ from the source.
     pub mask: Option<GrayImage>,
+}
+
+impl Truth {
+    /// What boxes of the suite are measured in: the target's pixels, or the source's.
+    pub fn size(&self) -> (u32, u32) {
+        self.target.as_ref().or(self.source.as_ref()).map_or((1, 1), RgbImage::dimensions)
+    }
 }
 
 fn put(figures: &mut Figures, name: &str, value: f64) {
@@ -134,7 +144,7 @@ pub fn region_figures(item: &Item, truth: &Truth, view: &View<'_>) -> Figures {
         return figures;
     }
     let size = view.size;
-    let true_size = truth.target.dimensions();
+    let true_size = truth.size();
     let regions = |role_name: &str| -> Vec<Frame> {
         let regions = view.role(role_name).into_iter().filter_map(|s| s.region);
         regions.map(|rect| frame_of(rect, size)).collect()
@@ -178,10 +188,7 @@ pub(crate) fn wanted_frames(item: &Item, truth: &Truth, view: &View<'_>) -> Vec<
     let frame = |(index, subject): (usize, &Subject)| {
         let named = reports.iter().find(|report| same(&report.name, &subject.concept));
         let region = named.or_else(|| reports.get(index)).and_then(|report| report.region);
-        region.map_or_else(
-            || subject.bbox.frame(truth.target.dimensions()),
-            |rect| frame_of(rect, size),
-        )
+        region.map_or_else(|| subject.bbox.frame(truth.size()), |rect| frame_of(rect, size))
     };
     item.wanted.iter().enumerate().map(frame).collect()
 }
@@ -200,7 +207,7 @@ pub fn edit_figures(
     if !["add", "remove", "replace", "multi"].contains(&item.kind.as_str()) {
         return Ok(figures);
     }
-    let true_size = truth.target.dimensions();
+    let true_size = truth.size();
     let prefix = view.prefix();
     let wanted: Vec<(&str, Frame)> = item
         .wanted
@@ -292,7 +299,7 @@ pub fn kept_figures(item: &Item, truth: &Truth, view: &View<'_>, name: &str) -> 
 /// `ssim`; the result is brought to the target's size as Pillow does), where the target differs
 /// from the source (`l1_inside` and so on), and where it does not (`l1_outside`).
 pub fn target_figures(truth: &Truth, result: &RgbImage) -> Figures {
-    let target = &truth.target;
+    let Some(target) = &truth.target else { return Figures::new() };
     let result = resize::resize(result, target.dimensions(), Filter::Bicubic);
     let mut figures = pixel_figures(&result, target, Where::Everywhere, "");
     if let Some(mask) = &truth.mask {

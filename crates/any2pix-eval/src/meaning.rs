@@ -29,7 +29,8 @@ pub fn absent(captions: (bool, bool)) -> BTreeMap<&'static str, String> {
     CAPTIONED.into_iter().filter_map(why).collect()
 }
 
-/// `similarity` (result and target), `PlayroomCLIP_im` (result and source), `_out` (result and the
+/// `similarity` (result and target), `PlayroomCLIP_aim` (the embedding that was painted towards,
+/// after the prior, and the target), `PlayroomCLIP_im` (result and source), `_out` (result and the
 /// target's caption), `_dir` (their differences from the source and its caption), `_caption` (the
 /// planned caption and the target's), `_sound` (where the object of a sound shall be, and the
 /// sound; the whole result where the sound is no object).
@@ -42,11 +43,19 @@ pub fn figures(
 ) -> Result<Figures> {
     let mut figures = Figures::new();
     let mut put = |name: &str, value: f64| figures.insert(name.to_string(), value);
-    let [result, target] = pair(eyes, view.picture, &truth.target)?;
-    put("similarity", cosine(&result, &target));
-    let source = truth.source.as_ref();
-    let source = source.map(|source| eyes.embed(std::slice::from_ref(source))).transpose()?;
-    let source = source.and_then(|rows| rows.into_iter().next());
+    let see = |picture: &RgbImage| -> Result<Vec<f32>> {
+        Ok(eyes.embed(std::slice::from_ref(picture))?.into_iter().next().unwrap_or_default())
+    };
+    let result = see(view.picture)?;
+    let target = truth.target.as_ref().map(see).transpose()?;
+    let source = truth.source.as_ref().map(see).transpose()?;
+    if let Some(target) = &target {
+        put("similarity", cosine(&result, target));
+        // A model with another encoder paints towards something that cannot be compared.
+        if let Some(aim) = view.aim.filter(|aim| aim.len() == target.len()) {
+            put("PlayroomCLIP_aim", cosine(aim, target));
+        }
+    }
     if let Some(source) = &source {
         put("PlayroomCLIP_im", cosine(source, &result));
     }
@@ -68,11 +77,6 @@ pub fn figures(
         put("PlayroomCLIP_sound", alignment);
     }
     Ok(figures)
-}
-
-fn pair(eyes: &dyn Perception, a: &RgbImage, b: &RgbImage) -> Result<[Vec<f32>; 2]> {
-    let mut rows = eyes.embed(&[a.clone(), b.clone()])?.into_iter();
-    Ok([rows.next().unwrap_or_default(), rows.next().unwrap_or_default()])
 }
 
 /// How near each sound is to what is seen where its object shall be; the mean over all.

@@ -82,7 +82,8 @@ struct Row {
     operation: String,
     instruction: String,
     base: Option<String>,
-    target: String,
+    #[serde(default)]
+    target: Option<String>,
     mask: Option<String>,
     #[serde(default)]
     subjects: Vec<Subject>,
@@ -112,8 +113,8 @@ pub struct Item {
     pub instruction: String,
     /// The file that is edited; none when the picture is made from nothing.
     pub base: Option<String>,
-    /// What the result should be: a picture in the suite's folder.
-    pub target: String,
+    /// What the result should be, when somebody knows: a picture in the suite's folder.
+    pub target: Option<String>,
     /// Where it should differ from the base: a picture in the suite's folder.
     pub mask: Option<String>,
     /// Objects that shall be there.
@@ -193,7 +194,7 @@ impl Item {
     }
 
     fn files(&self) -> Vec<String> {
-        let named = self.base.iter().chain([&self.target]).chain(&self.mask).cloned();
+        let named = self.base.iter().chain(&self.target).chain(&self.mask).cloned();
         let subjects = self.wanted.iter().chain(&self.unwanted);
         let shown = subjects.filter_map(|subject| subject.reference.clone());
         named.chain(shown).chain(self.references()).collect()

@@ -7,6 +7,7 @@ use any2pix_agent::{EditRequest, EditSettings};
 use any2pix_encoders::aesthetic::{AestheticConfig, AestheticPredictor};
 use any2pix_encoders::clip::{ClipConfig, ClipModel};
 use any2pix_encoders::dino::{Dino, DinoConfig};
+use any2pix_encoders::lpips::{Lpips, LpipsConfig};
 use any2pix_eval::published::Shown;
 use any2pix_eval::suite::{Item, Suite};
 use any2pix_eval::systems::{Edited, Identity, Oracle};
@@ -262,6 +263,13 @@ fn write_models(root: &Path) {
         build(parameters.builder(&Device::Cpu), config);
         parameters.save(folder.join("model.safetensors")).unwrap();
     }
+    let folder = root.join("lpips");
+    std::fs::create_dir_all(&folder).unwrap();
+    let (network, linear) = (Parameters::new(6), Parameters::new(7));
+    let builders = (network.builder(&Device::Cpu), linear.builder(&Device::Cpu));
+    drop(Lpips::load(builders.0, builders.1, &LpipsConfig::default()).unwrap());
+    network.save(folder.join("alexnet-owt-7be5be79.safetensors")).unwrap();
+    linear.save(folder.join("alex.safetensors")).unwrap();
 }
 
 /// The truth is the target, so that its likeness to it is whole; doing nothing keeps everything and
@@ -272,9 +280,9 @@ fn published_metrics_are_bounded(nothing: &[Sample], truth: &[Sample]) {
         assert!(near(all(truth, figure), 1.0), "{figure} of the truth: {}", all(truth, figure));
         assert!(all(nothing, figure) < all(truth, figure), "{figure} of doing nothing");
     }
-    for figure in ["l1", "l2", "l1_inside", "l2_inside"] {
+    for figure in ["l1", "l2", "l1_inside", "l2_inside", "lpips", "lpips_inside"] {
         assert_eq!(all(truth, figure), 0.0, "{figure} of the truth");
-        assert!(all(nothing, figure) > 0.0, "{figure} of doing nothing");
+        assert_ne!(all(nothing, figure), 0.0, "{figure} of doing nothing");
     }
     for figure in ["l1_outside", "l2_outside", "l1_composed", "l2_composed"] {
         assert_eq!((all(nothing, figure), all(truth, figure)), (0.0, 0.0), "{figure}");
@@ -313,7 +321,8 @@ fn published_metrics_do_not_depend_on_the_precision_of_edits() {
         let published = Published::open(Some(&root)).unwrap();
         let shown = Shown {
             source: Some(&pictures[0]),
-            target: &pictures[0],
+            target: Some(&pictures[0]),
+            mask: None,
             result: &pictures[1],
             subjects: &[(pictures[0].clone(), pictures[1].clone())],
             source_caption: Some("a red square"),
@@ -322,7 +331,7 @@ fn published_metrics_do_not_depend_on_the_precision_of_edits() {
         published.figures(&shown).unwrap()
     };
     let exact = measure(Precision::F32);
-    assert_eq!(exact.len(), 11);
+    assert_eq!(exact.len(), 12);
     assert_eq!(exact, measure(Precision::Bf16));
     std::fs::remove_dir_all(root).unwrap();
 }
@@ -334,13 +343,16 @@ fn a_metric_without_its_weights_is_absent_and_the_report_says_why() {
     write_models(&root.join("models"));
     std::fs::remove_dir_all(root.join("models/dino-vits16")).unwrap();
     std::fs::remove_dir_all(root.join("models/aesthetic")).unwrap();
+    std::fs::remove_dir_all(root.join("models/lpips")).unwrap();
     let published = Published::open(Some(&root.join("models"))).unwrap();
     let truth = run(&suite, &Grainy(Oracle(&suite)), &published, &root.join("out"));
     let has = |figure: &str| truth.iter().any(|sample| sample.figures.contains_key(figure));
     assert!(has("clip_i") && has("pickscore") && !has("dino") && !has("aesthetic"));
     let absent = published.absent(suite.has_captions());
     let names: Vec<&str> = absent.keys().copied().collect();
-    assert_eq!(names, ["aesthetic", "dino", "dino_ref", "dino_sub"]);
+    let lpips = ["lpips", "lpips_inside", "lpips_outside"];
+    assert_eq!(names[..4], ["aesthetic", "dino", "dino_ref", "dino_sub"]);
+    assert_eq!(names[4..], lpips);
     let table = std::fs::read_to_string(root.join("out/table.md")).unwrap();
     assert!(table.contains("- `dino`: ") && table.contains("dino-vits16: no such folder"));
     assert!(!table.contains("DINO |") && table.contains("CLIP-I |"), "{table}");

@@ -29,7 +29,7 @@ impl System for Identity<'_> {
             text: String::new(),
             unbound_text: None,
         };
-        Ok(Edited { image, plan: Some(plan), timings: Vec::new() })
+        Ok(Edited { plan: Some(plan), ..Edited::picture(image) })
     }
 }
 
@@ -38,7 +38,9 @@ pub struct Oracle<'a>(pub &'a Suite);
 
 impl System for Oracle<'_> {
     fn edit(&self, item: &Item, _request: &EditRequest) -> Result<Edited> {
-        let image = DynamicImage::ImageRgb8(self.0.picture(&item.target)?);
+        let reason = "nobody knows the target";
+        let target = item.target.as_ref().ok_or_else(|| EvalError::inapplicable(reason))?;
+        let image = DynamicImage::ImageRgb8(self.0.picture(target)?);
         let wanted = item.wanted.iter().map(|subject| report(subject, "add"));
         let unwanted = item.unwanted.iter().map(|subject| report(subject, "remove"));
         let plan = PlanReport {
@@ -51,7 +53,7 @@ impl System for Oracle<'_> {
             text: String::new(),
             unbound_text: None,
         };
-        Ok(Edited { image, plan: Some(plan), timings: Vec::new() })
+        Ok(Edited { plan: Some(plan), ..Edited::picture(image) })
     }
 }
 

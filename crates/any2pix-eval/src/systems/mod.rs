@@ -25,6 +25,8 @@ pub struct Edited {
     pub image: DynamicImage,
     /// What was understood, by systems that say so.
     pub plan: Option<PlanReport>,
+    /// The embedding that was painted towards, by systems that say so.
+    pub aim: Option<Vec<f32>>,
     /// Wall time of each stage.
     pub timings: Vec<StageTime>,
 }
@@ -32,14 +34,14 @@ pub struct Edited {
 impl Edited {
     /// A picture about which nothing else is known.
     pub fn picture(image: DynamicImage) -> Self {
-        Self { image, plan: None, timings: Vec::new() }
+        Self { image, plan: None, aim: None, timings: Vec::new() }
     }
 }
 
 impl From<EditOutcome> for Edited {
     fn from(outcome: EditOutcome) -> Self {
-        let EditOutcome { image, plan, timings, .. } = outcome;
-        Self { image, plan: Some(plan), timings }
+        let EditOutcome { image, plan, aim, timings, .. } = outcome;
+        Self { image, plan: Some(plan), aim, timings }
     }
 }
 

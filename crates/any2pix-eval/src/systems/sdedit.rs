@@ -26,6 +26,6 @@ impl System for SdEdit<'_> {
         let settings = &request.settings;
         let task = Repaint { source, caption, strength: self.strength, settings };
         let (picture, timings) = self.playroom.repaint(&task, &mut Silent)?;
-        Ok(Edited { image: DynamicImage::ImageRgb8(picture), plan: None, timings })
+        Ok(Edited { timings, ..Edited::picture(DynamicImage::ImageRgb8(picture)) })
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "DIR", default_value = "models/playroom/judge")]
     judge: PathBuf,
     /// A folder with the models of published metrics, each in a folder of its own:
-    /// clip-vit-base-patch32, clip-vit-large-patch14, dino-vits16, aesthetic, pickscore.
+    /// clip-vit-base-patch32, clip-vit-large-patch14, dino-vits16, aesthetic, pickscore, lpips.
     #[arg(long, value_name = "DIR")]
     metrics_model: Option<PathBuf>,
     /// Run this many items, spread over all kinds.
