@@ -157,6 +157,7 @@ impl Harness<'_> {
             let kept = self.kept(system, item, &truth, (&request, &edited))?;
             sample.figures.extend(kept);
         }
+        sample.figures.values_mut().for_each(|value| *value = rounded(*value));
         let bytes = png(&edited)?;
         write_atomically(&output_path(journal.folder(), &item.id), &bytes)?;
         Ok(Entry { sample, picture: Some(sha256(&bytes)), cost })
@@ -261,6 +262,12 @@ fn png(edited: &Edited) -> Result<Vec<u8>> {
     Ok(bytes.into_inner())
 }
 
+/// To nine decimals: with so few digits a number that was written and read again is the same, so
+/// that a run that goes on gives the same bytes.
+fn rounded(value: f64) -> f64 {
+    (value * 1e9).round() / 1e9
+}
+
 /// A refusal or failure counts as wrong in everything that would have been right or wrong.
 fn failed(item: &Item, mut sample: Sample, error: &EvalError) -> Sample {
     let mut names = Vec::new();
@@ -284,4 +291,22 @@ fn at_size(result: &RgbImage, (width, height): (u32, u32)) -> RgbImage {
         return result.clone();
     }
     image::imageops::resize(result, width, height, image::imageops::FilterType::Triangle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounded_numbers_survive_being_written_and_read() {
+        let mut generator = any2pix_nn::Generator::new(11);
+        for scale in [1e-6, 1e-3, 1.0, 100.0, 1e5] {
+            for _ in 0..2000 {
+                let value =
+                    rounded(f64::from(generator.normal()) * f64::from(generator.normal()) * scale);
+                let text = serde_json::to_string(&value).unwrap();
+                assert_eq!(serde_json::from_str::<f64>(&text).unwrap(), value, "{text}");
+            }
+        }
+    }
 }

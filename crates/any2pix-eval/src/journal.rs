@@ -65,7 +65,8 @@ impl Journal {
         let lock = lock(folder)?;
         let path = folder.join(RUN);
         let is_there = path.exists() || folder.join(crate::report::SAMPLES).exists();
-        if is_there && !resume {
+        // A report without its run cannot be told from another one's.
+        if is_there && !(resume && path.exists()) {
             return Err(EvalError::Taken { folder: folder.to_path_buf() });
         }
         if is_there {

@@ -166,8 +166,9 @@ pub struct Published {
 
 impl Published {
     /// The models of `root`, each in its folder: `clip-vit-base-patch32`,
-    /// `clip-vit-large-patch14`, `dino-vits16`, `aesthetic`, `pickscore`, `lpips`. A folder that is not
-    /// there costs its figures; one that cannot be read is an error. Whatever the precision of edits, these models compute in f32, as the published figures.
+    /// `clip-vit-large-patch14`, `dino-vits16`, `aesthetic`, `pickscore`, `lpips`. A folder that is
+    /// not there costs its figures; one that cannot be read is an error. Whatever the precision of
+    /// edits, these models compute in f32, as those of the published figures.
     pub fn open(root: Option<&Path>) -> Result<Self> {
         let _exact = PrecisionScope::new(Precision::F32);
         if let Some(root) = root {
