@@ -36,7 +36,7 @@ pub struct Comparison {
     pub differences: Vec<Slice>,
 }
 
-fn without<'a>(these: &'a [Sample], those: &BTreeMap<&str, &Sample>) -> Vec<String> {
+fn without(these: &[Sample], those: &BTreeMap<&str, &Sample>) -> Vec<String> {
     let alone = these.iter().filter(|sample| !those.contains_key(sample.id.as_str()));
     alone.map(|sample| sample.id.clone()).collect()
 }

@@ -94,11 +94,14 @@ impl FromStr for Axis {
     }
 }
 
+/// Names of settings and their values, in the order of the axes.
+pub type Place = Vec<(String, Value)>;
+
 /// One point of a grid: a value on each axis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
-    /// Names and values, in the order of the axes.
-    pub values: Vec<(String, Value)>,
+    /// Where it is.
+    pub values: Place,
     /// What is run there.
     pub asked: Asked,
 }
@@ -203,7 +206,7 @@ fn rows_of(name: &str, measured: &[Measured]) -> String {
 fn curves(name: &str, axes: &[Axis], measured: &[Measured]) -> Vec<Value> {
     let mut curves = Vec::new();
     for (index, axis) in axes.iter().enumerate().filter(|(_, axis)| axis.values.len() > 1) {
-        let mut groups: Vec<(Vec<(String, Value)>, Vec<Mark>)> = Vec::new();
+        let mut groups: Vec<(Place, Vec<Mark>)> = Vec::new();
         for Measured { point, slices } in measured {
             let Some(slice) = slices.iter().find(|slice| slice.name == name) else { continue };
             let mut fixed = point.values.clone();
