@@ -21,7 +21,7 @@ use crate::plan_report;
 use crate::progress::{Progress, Stage};
 use crate::request::EditRequest;
 use crate::run::Run;
-use crate::settings::SettingsPatch;
+use crate::settings::{EditSettings, SettingsPatch};
 use crate::sighting;
 use crate::store::ModelStore;
 use crate::tasks::tasks;
@@ -93,13 +93,25 @@ impl Edit<'_> {
     }
 
     fn refine(&self, plan: &EditPlan, request: &EditRequest) -> Result<Tensor, AgentError> {
-        let compute = AgentError::compute(Stage::Refine);
-        let generated = row(&plan.gen_embedding).map_err(&compute)?;
-        if !request.settings.refine {
-            return Ok(generated);
+        let generated = row(&plan.gen_embedding).map_err(AgentError::compute(Stage::Refine))?;
+        self.refined(&generated, &request.settings)
+    }
+
+    /// What the prior makes of an embedding, unless the settings leave it out.
+    ///
+    /// # Shapes
+    /// `(1, e)` → the same.
+    pub(crate) fn refined(
+        &self,
+        generated: &Tensor,
+        settings: &EditSettings,
+    ) -> Result<Tensor, AgentError> {
+        if !settings.refine {
+            return Ok(generated.clone());
         }
         let use_of_prior = self.components.index.prior.into();
-        self.components.prior()?.refine(&generated, None, &use_of_prior).map_err(compute)
+        let refined = self.components.prior()?.refine(generated, None, &use_of_prior);
+        refined.map_err(AgentError::compute(Stage::Refine))
     }
 
     /// The galleries in the order in which they are asked: people's own come first.
@@ -168,7 +180,10 @@ impl Edit<'_> {
             picture = workbench.carry_out(*task, picture, &mut run)?;
         }
         let picture = with_alpha(picture, &planned);
-        let outcome = EditOutcome::new(picture, request, report, &self.components.store, run);
+        let aim = inputs::vector(&planned.condition.picture)
+            .map_err(AgentError::compute(Stage::Condition))?;
+        let mut outcome = EditOutcome::new(picture, request, report, &self.components.store, run);
+        outcome.aim = Some(aim);
         let llm_format = self.components.llm_quant.map(LlmFormat::Quantised);
         Ok(outcome.with_llm(llm_format.unwrap_or_default()))
     }

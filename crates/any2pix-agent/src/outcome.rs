@@ -113,6 +113,8 @@ pub struct EditOutcome {
     pub references: Vec<Provenance>,
     /// What the planner understood.
     pub plan: PlanReport,
+    /// The embedding of the picture to come that the painter was given, by models that have one.
+    pub aim: Option<Vec<f32>>,
     /// The settings that were in force.
     pub settings: EditSettings,
     /// How the language model's layers were kept, where that was asked for.
@@ -213,6 +215,7 @@ impl EditOutcome {
             references: provenance(request),
             source: source(&plan, request),
             plan,
+            aim: None,
             settings: request.settings.clone(),
             llm_quant: None,
             weights: store.hashes(),

@@ -152,19 +152,7 @@ impl Painter {
         let alphas_cumprod = self.scheduler.alphas_cumprod();
         let decoder = SourceDecoder { unet: &self.model.unet, conditions, window, alphas_cumprod };
         let mut task = Denoising { scheduler, start, generator, run };
-        if guided {
-            let guidance_scale = settings.guidance;
-            task.finish(
-                &ClassifierFreeGuidance {
-                    predictor: decoder,
-                    guidance_scale,
-                    guidance_rescale: 0.0,
-                },
-                latents,
-            )
-        } else {
-            task.finish(&decoder, latents)
-        }
+        task.guide(decoder, settings.guidance, latents)
     }
 
     /// The published method: the source is inverted under no condition, mixed with noise, and
@@ -203,15 +191,42 @@ impl Painter {
         let (latents, conditions) = prepare().map_err(AgentError::compute(Stage::Denoise))?;
         let predictor = ConditionedUNet { unet: &self.model.unet, conditions };
         let mut task = Denoising { scheduler, start: 0, generator, run };
-        if guided {
-            let guidance_scale = settings.guidance;
-            task.finish(
-                &ClassifierFreeGuidance { predictor, guidance_scale, guidance_rescale: 0.0 },
-                latents,
-            )
-        } else {
-            task.finish(&predictor, latents)
-        }
+        task.guide(predictor, settings.guidance, latents)
+    }
+
+    /// SDEdit: the source under `strength` of the noise, denoised under a condition; nothing but
+    /// that noise hides the source.
+    pub fn paint_noised(
+        &self,
+        (source, condition, strength): (&Pixels, &Condition, f64),
+        settings: &EditSettings,
+        generator: &mut Generator,
+        run: &mut Run,
+    ) -> std::result::Result<Pixels, AgentError> {
+        let scheduler = schedulers::from_config(&self.scheduler, settings.steps)
+            .map_err(|error| self.misfit(error))?;
+        let start = first_step(settings.steps, strength);
+        let prepare = |generator: &mut Generator| {
+            let latents = self.latents(source)?;
+            let noise = generator.randn_like(&latents)?;
+            if start == settings.steps {
+                return Ok(latents);
+            }
+            scheduler.add_noise(&latents, &noise, start)
+        };
+        let latents = run.stage(Stage::Invert, |_| {
+            prepare(generator).map_err(AgentError::compute(Stage::Invert))
+        })?;
+        let guided = settings.guidance != 1.0;
+        let conditions = self
+            .conditions(condition, guided, source.0[0].width)
+            .map_err(AgentError::compute(Stage::Denoise))?;
+        let predictor = ConditionedUNet { unet: &self.model.unet, conditions };
+        let mut task = Denoising { scheduler: scheduler.as_ref(), start, generator, run };
+        let latents = task.guide(predictor, settings.guidance, latents)?;
+        run.stage(Stage::Decode, |_| {
+            self.pixels(&latents).map_err(AgentError::compute(Stage::Decode))
+        })
     }
 
     fn misfit(&self, error: DiffusionError) -> AgentError {
@@ -233,6 +248,21 @@ struct Denoising<'a, 'b> {
 }
 
 impl Denoising<'_, '_> {
+    /// [`Denoising::finish`] under classifier-free guidance, for which `predictor` has a batch of
+    /// two; a scale of 1 is no guidance.
+    fn guide(
+        &mut self,
+        predictor: impl NoisePredictor,
+        guidance_scale: f64,
+        latents: Tensor,
+    ) -> std::result::Result<Tensor, AgentError> {
+        if guidance_scale == 1.0 {
+            return self.finish(&predictor, latents);
+        }
+        let guided = ClassifierFreeGuidance { predictor, guidance_scale, guidance_rescale: 0.0 };
+        self.finish(&guided, latents)
+    }
+
     fn finish(
         &mut self,
         predictor: &impl NoisePredictor,

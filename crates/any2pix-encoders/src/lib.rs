@@ -17,6 +17,7 @@ pub mod imagebind;
 pub mod judge;
 pub mod locator;
 pub mod metadata;
+pub mod lpips;
 pub mod parity;
 pub mod resample;
 pub mod resize;

@@ -5,7 +5,7 @@ use std::path::Path;
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
-use crate::harness::output_path;
+use crate::journal::output_path;
 use crate::report::Sample;
 use crate::suite::Suite;
 use crate::{EvalError, Result};
@@ -32,9 +32,9 @@ pub fn write(suite: &Suite, samples: &[Sample], out: &Path, limit: usize) -> Res
         let right = sample.figures.get("plan_right").is_some_and(|value| *value > 0.5);
         let border = if right { Rgb([40, 160, 70]) } else { Rgb([200, 50, 40]) };
         let source = item.base.as_ref().map(|name| suite.picture(name)).transpose()?;
-        let target = suite.picture(&item.target)?;
+        let target = item.target.as_ref().map(|name| suite.picture(name)).transpose()?;
         let result = image::open(output_path(out, &item.id)).ok().map(|p| p.to_rgb8());
-        for (column, picture) in [source, Some(target), result].into_iter().enumerate() {
+        for (column, picture) in [source, target, result].into_iter().enumerate() {
             let at = x + column as u32 * (CELL + GAP);
             if column == 2 {
                 let frame = RgbImage::from_pixel(CELL + 4, CELL + 4, border);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use any2pix_agent::{AgentError, ErrorClass};
 use any2pix_encoders::EncoderError;
 use any2pix_nn::{CheckpointError, Hint};
 use thiserror::Error;
@@ -21,7 +22,7 @@ pub enum EvalError {
         #[source]
         source: std::io::Error,
     },
-    /// A file of the suite is not as it should be.
+    /// A file of the suite or of a report is not as it should be.
     #[error("{}: {reason}", path.display())]
     Malformed {
         /// The file.
@@ -41,8 +42,49 @@ pub enum EvalError {
         #[source]
         source: Box<EncoderError>,
     },
+    /// An edit, or what an edit needs, failed.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// A system cannot do what an item asks for.
+    #[error("{reason}")]
+    Inapplicable {
+        /// Why not.
+        reason: String,
+    },
+    /// A folder holds a run already.
+    #[error("{}: there is a run in this folder", folder.display())]
+    Taken {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A folder holds another run than the one that is to go on.
+    #[error("{}: the run in this folder differs in `{field}`: {there}, not {here}", folder.display())]
+    AnotherRun {
+        /// The folder.
+        folder: PathBuf,
+        /// The first thing in which it differs.
+        field: String,
+        /// What the folder says.
+        there: String,
+        /// What this run says.
+        here: String,
+    },
+    /// Another process writes to a folder.
+    #[error("{}: another process writes to this folder", folder.display())]
+    Busy {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// What was asked for cannot be understood.
+    #[error("`{text}`: {reason}")]
+    Syntax {
+        /// What was said.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Whoever watches wanted no more.
-    #[error("stopped before the last item; nothing was written but pictures")]
+    #[error("stopped before the last item; what was measured is kept")]
     Stopped,
     /// A tensor operation failed.
     #[error(transparent)]
@@ -60,17 +102,45 @@ impl EvalError {
     pub fn malformed(path: impl AsRef<Path>, reason: impl ToString) -> Self {
         Self::Malformed { path: path.as_ref().to_path_buf(), reason: reason.to_string() }
     }
+
+    /// An [`EvalError::Syntax`] about `text`.
+    pub fn syntax(text: impl ToString, reason: impl ToString) -> Self {
+        Self::Syntax { text: text.to_string(), reason: reason.to_string() }
+    }
+
+    /// An [`EvalError::Inapplicable`].
+    pub fn inapplicable(reason: impl ToString) -> Self {
+        Self::Inapplicable { reason: reason.to_string() }
+    }
+
+    /// Whether only one item fails with it: a system that cannot do one edit may do the next, one
+    /// whose weights cannot be read will do none.
+    pub fn is_of_one_item(&self) -> bool {
+        match self {
+            Self::Inapplicable { .. } => true,
+            Self::Agent(error) => {
+                matches!(error.class(), ErrorClass::Refused | ErrorClass::Internal)
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Hint for EvalError {
     fn hints(&self) -> Vec<String> {
-        match self {
+        let hint = match self {
             Self::Malformed { .. } => {
-                vec!["`any2pix data playroom` writes the suite; is it complete?".into()]
+                "`any2pix data playroom` writes suites, `any2pix eval` reports; is it complete?"
             }
-            Self::Checkpoint(error) => error.hints(),
-            Self::Metric { source, .. } => source.hints(),
-            _ => Vec::new(),
-        }
+            Self::Taken { .. } => "`--resume` goes on with it; or give another folder",
+            Self::AnotherRun { .. } => "give another folder, or the settings of that run",
+            Self::Busy { .. } => "wait until it has ended, or give another folder",
+            Self::Stopped => "`--resume` goes on with the same command",
+            Self::Checkpoint(error) => return error.hints(),
+            Self::Metric { source, .. } => return source.hints(),
+            Self::Agent(error) => return error.hints(),
+            _ => return Vec::new(),
+        };
+        vec![hint.into()]
     }
 }

@@ -2,33 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io::Cursor;
 use std::sync::Mutex;
+use std::time::Instant;
 
-use any2pix_agent::{
-    AgentError, EditOutcome, EditRequest, EditSettings, Instruction, Pipeline, Reference, Silent,
-};
-use image::RgbImage;
+use any2pix_agent::outcome::{peak_memory, sha256};
+use any2pix_agent::storage::write_atomically;
+use any2pix_agent::{AgentError, EditRequest, EditSettings, Instruction, Reference};
+use image::{ImageFormat, RgbImage};
 use rayon::prelude::*;
 
-use crate::item::{self, Figures, Truth};
+use crate::item::{self, Figures, Truth, View};
+use crate::journal::{Cost, Entry, Journal, output_path};
+use crate::meaning;
 use crate::perception::Perception;
 use crate::published::{Published, Shown};
 use crate::report::Sample;
 use crate::suite::{Item, Suite};
+use crate::systems::{Edited, System};
 use crate::{EvalError, Result};
 
-/// Whatever makes edits: a pipeline, or a baseline that bounds the figures.
-pub trait System: Sync {
-    /// The edit of an item.
-    fn edit(&self, item: &Item, request: &EditRequest) -> Result<EditOutcome, AgentError>;
-}
-
-impl<P: Pipeline + Sync> System for P {
-    fn edit(&self, _item: &Item, request: &EditRequest) -> Result<EditOutcome, AgentError> {
-        Pipeline::edit(self, request, &mut Silent)
-    }
-}
+/// Kinds of edits that keep most of the picture.
+const LOCAL: [&str; 5] = ["add", "remove", "replace", "multi", "adjust"];
+/// Kinds of edits that the judge can tell right from wrong.
+const JUDGED: [&str; 4] = ["add", "remove", "replace", "multi"];
 
 /// What is run and how it is looked at.
 pub struct Harness<'a> {
@@ -42,41 +39,56 @@ pub struct Harness<'a> {
     pub settings: EditSettings,
     /// Whether to run every local edit a second time without composing.
     pub raw: bool,
-    /// Where pictures go.
-    pub out: PathBuf,
 }
 
 /// Is told about every item: how many are done, how many there are, and the item; says whether to
 /// go on.
 pub type Tell<'a> = dyn FnMut(usize, usize, &Sample) -> bool + Send + 'a;
 
+/// What the references of a suite show, by their names.
+type Gallery = BTreeMap<String, Vec<f32>>;
+
 impl Harness<'_> {
-    /// Runs every item; the samples come in the order of the suite.
+    /// Runs every item that the journal does not hold; the rows come in the order of the suite.
     ///
     /// # Errors
-    /// What a file or a model refuses, and [`EvalError::Stopped`].
-    pub fn run(&self, system: &dyn System, tell: &mut Tell<'_>) -> Result<Vec<Sample>> {
-        let pictures = self.out.join("outputs");
+    /// What a file or a model refuses, and [`EvalError::Stopped`]; what was measured until then is
+    /// in the journal.
+    pub fn run(
+        &self,
+        system: &dyn System,
+        journal: &Journal,
+        tell: &mut Tell<'_>,
+    ) -> Result<Vec<Entry>> {
+        let pictures = journal.folder().join("outputs");
         fs::create_dir_all(&pictures).map_err(EvalError::io(&pictures))?;
-        let gallery = self.gallery()?;
-        let total = self.suite.items.len();
-        let done = Mutex::new((0usize, tell));
-        self.suite
-            .items
+        let items = &self.suite.items;
+        let kept: Vec<Option<Entry>> =
+            items.par_iter().map(|item| journal.done(&item.id).cloned()).collect();
+        let before = kept.iter().flatten().count();
+        let gallery = if before < items.len() { self.gallery()? } else { Gallery::new() };
+        let done = Mutex::new((before, tell));
+        items
             .par_iter()
-            .map(|item| {
-                let sample = self.sample(system, item, &gallery)?;
+            .zip(kept)
+            .map(|(item, kept)| {
+                if let Some(entry) = kept {
+                    return Ok(entry);
+                }
+                let entry = self.entry(system, item, &gallery, journal)?;
+                journal.append(&entry)?;
                 let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 done.0 += 1;
                 let count = done.0;
-                if (done.1)(count, total, &sample) { Ok(sample) } else { Err(EvalError::Stopped) }
+                let goes_on = (done.1)(count, items.len(), &entry.sample);
+                if goes_on { Ok(entry) } else { Err(EvalError::Stopped) }
             })
             .collect()
     }
 
     /// What all references that are pictures show.
-    fn gallery(&self) -> Result<BTreeMap<String, Vec<f32>>> {
-        let Some(eyes) = self.eyes else { return Ok(BTreeMap::new()) };
+    fn gallery(&self) -> Result<Gallery> {
+        let Some(eyes) = self.eyes else { return Ok(Gallery::new()) };
         let shown = |subject: &crate::suite::Subject| {
             subject.reference.clone().filter(|_| subject.modality == "image")
         };
@@ -92,18 +104,13 @@ impl Harness<'_> {
         names.par_iter().map(look).collect()
     }
 
-    fn request(&self, item: &Item) -> Result<EditRequest, RequestError> {
-        let instruction = Instruction::parse(&item.instruction).map_err(RequestError::Agent)?;
+    fn request(&self, item: &Item) -> Result<EditRequest> {
+        let instruction = Instruction::parse(&item.instruction)?;
         let mut references = Vec::new();
         for name in &instruction.names {
-            let path = self.suite.path(name).map_err(RequestError::Suite)?;
-            let bytes =
-                fs::read(&path).map_err(|e| RequestError::Suite(EvalError::io(&path)(e)))?;
-            references.push(Reference {
-                name: name.clone(),
-                path: Some(path),
-                bytes: bytes.into(),
-            });
+            let path = self.suite.path(name)?;
+            let bytes = fs::read(&path).map_err(EvalError::io(&path))?.into();
+            references.push(Reference { name: name.clone(), path: Some(path), bytes });
         }
         let seed = self.settings.seed.wrapping_add(item.seed);
         let settings = EditSettings { seed, ..self.settings.clone() };
@@ -111,82 +118,107 @@ impl Harness<'_> {
     }
 
     fn truth(&self, item: &Item) -> Result<Truth> {
-        let target = self.suite.picture(&item.target)?;
+        let target = item.target.as_ref().map(|name| self.suite.picture(name)).transpose()?;
         let source = item.base.as_ref().map(|name| self.suite.picture(name)).transpose()?;
         let mask = item.mask.as_ref().map(|name| self.suite.mask(name)).transpose()?;
         Ok(Truth { source, target, mask })
     }
 
-    fn sample(
+    fn entry(
         &self,
         system: &dyn System,
         item: &Item,
-        gallery: &BTreeMap<String, Vec<f32>>,
-    ) -> Result<Sample> {
-        let mut sample = Sample {
-            id: item.id.clone(),
-            kind: item.kind.clone(),
-            modality: item.modality(),
-            instruction: item.instruction.clone(),
-            error: None,
-            plan: String::new(),
-            figures: Figures::new(),
+        gallery: &Gallery,
+        journal: &Journal,
+    ) -> Result<Entry> {
+        let mut sample = Sample::of_item(item);
+        let start = Instant::now();
+        let made = self.request(item).and_then(|request| {
+            let edited = system.edit(item, &request)?;
+            Ok((request, edited))
+        });
+        let mut cost = Cost { seconds: start.elapsed().as_secs_f64(), ..Cost::default() };
+        let (request, edited) = match made {
+            Ok(made) => made,
+            Err(error) if error.is_of_one_item() => {
+                let sample = failed(item, sample, &error);
+                return Ok(Entry { sample, picture: None, cost });
+            }
+            Err(error) => return Err(error),
         };
-        let request = match self.request(item) {
-            Ok(request) => request,
-            Err(RequestError::Suite(error)) => return Err(error),
-            Err(RequestError::Agent(error)) => return Ok(failed(sample, &error)),
-        };
-        let outcome = match system.edit(item, &request) {
-            Ok(outcome) => outcome,
-            Err(error) => return Ok(failed(sample, &error)),
-        };
-        sample.plan.clone_from(&outcome.plan.text);
-        let truth = self.truth(item)?;
-        sample.figures = self.figures(item, &truth, &outcome, gallery)?;
-        let is_local = ["add", "remove", "replace", "multi", "adjust"].contains(&&*item.kind);
-        if is_local {
-            self.kept(system, item, &truth, (&request, &outcome), &mut sample.figures);
+        for time in &edited.timings {
+            *cost.stages.entry(time.stage.to_string()).or_default() += time.seconds;
         }
-        let path = self.out.join("outputs").join(format!("{}.png", item.id));
-        outcome.image.save(&path).map_err(|e| EvalError::malformed(&path, e))?;
-        Ok(sample)
+        cost.peak_memory = peak_memory();
+        sample.plan = edited.plan.as_ref().map(|plan| plan.text.clone()).unwrap_or_default();
+        let truth = self.truth(item)?;
+        sample.figures = self.figures(item, &truth, &edited, gallery)?;
+        if LOCAL.contains(&&*item.kind) {
+            let kept = self.kept(system, item, &truth, (&request, &edited))?;
+            sample.figures.extend(kept);
+        }
+        sample.figures.values_mut().for_each(|value| *value = rounded(*value));
+        let bytes = png(&edited)?;
+        write_atomically(&output_path(journal.folder(), &item.id), &bytes)?;
+        Ok(Entry { sample, picture: Some(sha256(&bytes)), cost })
     }
 
     fn figures(
         &self,
         item: &Item,
         truth: &Truth,
-        outcome: &EditOutcome,
-        gallery: &BTreeMap<String, Vec<f32>>,
+        edited: &Edited,
+        gallery: &Gallery,
     ) -> Result<Figures> {
-        let mut figures = item::plan_figures(item, &outcome.plan);
-        figures.extend(item::region_figures(item, truth, outcome));
-        let seconds: f64 = outcome.timings.iter().fold(0.0, |sum, time| sum + time.seconds);
-        figures.insert("seconds".into(), seconds);
-        let picture = outcome.image.to_rgb8();
+        let picture = edited.image.to_rgb8();
+        let mut view = view_of(&picture, edited);
+        let mut figures = Figures::from([("failed".to_string(), 0.0)]);
+        // A suite that names no operation does not say what a plan should be.
+        if let Some(plan) = edited.plan.as_ref().filter(|_| !item.operation.is_empty()) {
+            figures.extend(item::plan_figures(item, plan));
+        }
+        figures.extend(item::region_figures(item, truth, &view));
         figures.extend(item::target_figures(truth, &picture));
         if let Some(published) = self.published {
+            let subjects = &self.subjects(item, truth, &view)?;
             let shown = Shown {
                 source: truth.source.as_ref(),
-                target: &truth.target,
+                target: truth.target.as_ref(),
+                mask: truth.mask.as_ref(),
                 result: &picture,
+                subjects,
                 source_caption: item.source_caption.as_deref(),
                 caption: item.caption.as_deref(),
             };
             figures.extend(published.figures(&shown)?);
         }
         if let Some(eyes) = self.eyes {
-            let result = at_size_of(&picture, &truth.target);
-            figures.extend(item::edit_figures(item, truth, &result, Some(outcome), eyes)?);
-            figures.extend(item::edit_figures(item, truth, &truth.target, None, eyes)?);
-            for (result, outcome) in [(&result, Some(outcome)), (&truth.target, None)] {
-                let found = item::reference_figures(item, truth, result, outcome, gallery, eyes)?;
-                figures.extend(found);
+            let result = at_size(&picture, truth.size());
+            view.picture = &result;
+            for view in std::iter::once(view).chain(View::of_truth(truth)) {
+                figures.extend(item::edit_figures(item, truth, &view, eyes)?);
+                figures.extend(item::reference_figures(item, truth, &view, gallery, eyes)?);
             }
-            figures.insert("similarity".into(), item::similarity(truth, &result, eyes)?);
+            figures.extend(meaning::figures(item, truth, &view, self.suite, eyes)?);
         }
         Ok(figures)
+    }
+
+    /// What objects that were given as pictures look like in the result, beside those pictures.
+    fn subjects(
+        &self,
+        item: &Item,
+        truth: &Truth,
+        view: &View<'_>,
+    ) -> Result<Vec<(RgbImage, RgbImage)>> {
+        let frames = item::wanted_frames(item, truth, view);
+        let shown = item.wanted.iter().zip(frames).filter(|(s, _)| s.modality == "image");
+        shown
+            .filter_map(|(subject, frame)| Some((subject.reference.as_ref()?, frame)))
+            .map(|(name, frame)| {
+                Ok((item::crop(view.picture, &frame), self.suite.reference(name)?))
+            })
+            .collect()
     }
 
     /// What the edit kept, composed and, when asked for, as the decoder alone would have it.
@@ -195,51 +227,86 @@ impl Harness<'_> {
         system: &dyn System,
         item: &Item,
         truth: &Truth,
-        (request, outcome): (&EditRequest, &EditOutcome),
-        figures: &mut Figures,
-    ) {
+        (request, edited): (&EditRequest, &Edited),
+    ) -> Result<Figures> {
         let name = if self.settings.compose { "composed" } else { "raw" };
-        figures.extend(item::kept_figures(item, truth, outcome, name));
-        if !(self.raw && self.settings.compose) {
-            return;
+        let picture = edited.image.to_rgb8();
+        let mut figures = item::kept_figures(item, truth, &view_of(&picture, edited), name);
+        if self.raw && self.settings.compose && system.composes() {
+            let settings = EditSettings { compose: false, ..request.settings.clone() };
+            match system.edit(item, &EditRequest { settings, ..request.clone() }) {
+                Ok(raw) => {
+                    let picture = raw.image.to_rgb8();
+                    let view = view_of(&picture, &raw);
+                    figures.extend(item::kept_figures(item, truth, &view, "raw"));
+                }
+                Err(error) if error.is_of_one_item() => {}
+                Err(error) => return Err(error),
+            }
         }
-        let settings = EditSettings { compose: false, ..request.settings.clone() };
-        let raw = system.edit(item, &EditRequest { settings, ..request.clone() });
-        if let Ok(raw) = raw {
-            figures.extend(item::kept_figures(item, truth, &raw, "raw"));
-        }
+        Ok(figures)
     }
 }
 
-/// Why there is no request: the suite is broken, or the instruction is refused.
-enum RequestError {
-    Suite(EvalError),
-    Agent(AgentError),
+fn view_of<'a>(picture: &'a RgbImage, edited: &'a Edited) -> View<'a> {
+    let (plan, aim) = (edited.plan.as_ref(), edited.aim.as_deref());
+    View { picture, plan, aim, size: picture.dimensions(), is_truth: false }
+}
+
+fn png(edited: &Edited) -> Result<Vec<u8>> {
+    let mut bytes = Cursor::new(Vec::new());
+    let written = edited.image.write_to(&mut bytes, ImageFormat::Png);
+    let unwritable =
+        |e| AgentError::Unwritable { path: "PNG".into(), source: std::io::Error::other(e) };
+    written.map_err(unwritable)?;
+    Ok(bytes.into_inner())
+}
+
+/// To nine decimals: with so few digits a number that was written and read again is the same, so
+/// that a run that goes on gives the same bytes.
+fn rounded(value: f64) -> f64 {
+    (value * 1e9).round() / 1e9
 }
 
 /// A refusal or failure counts as wrong in everything that would have been right or wrong.
-fn failed(mut sample: Sample, error: &AgentError) -> Sample {
-    let mut names =
-        vec!["plan_right", "base_right", "operation_right", "objects_right", "names_right"];
-    if ["add", "remove", "replace", "multi"].contains(&sample.kind.as_str()) {
+fn failed(item: &Item, mut sample: Sample, error: &EvalError) -> Sample {
+    let mut names = Vec::new();
+    if !item.operation.is_empty() {
+        names.extend(["plan_right", "base_right", "operation_right"]);
+        names.extend(["objects_right", "names_right"]);
+    }
+    if JUDGED.contains(&sample.kind.as_str()) {
         names.push("edit_right");
     }
     sample.figures = names.into_iter().map(|name| (name.to_string(), 0.0)).collect();
+    sample.figures.insert("failed".into(), 1.0);
     sample.error = Some(error.to_string());
     sample
 }
 
 /// Boxes are fractions, so that a result of another size is judged all the same; its embedding is
 /// compared at the target's size.
-fn at_size_of(result: &RgbImage, target: &RgbImage) -> RgbImage {
-    if result.dimensions() == target.dimensions() {
+fn at_size(result: &RgbImage, (width, height): (u32, u32)) -> RgbImage {
+    if result.dimensions() == (width, height) {
         return result.clone();
     }
-    let (width, height) = target.dimensions();
     image::imageops::resize(result, width, height, image::imageops::FilterType::Triangle)
 }
 
-/// The file of an item's result.
-pub fn output_path(out: &Path, id: &str) -> PathBuf {
-    out.join("outputs").join(format!("{id}.png"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounded_numbers_survive_being_written_and_read() {
+        let mut generator = any2pix_nn::Generator::new(11);
+        for scale in [1e-6, 1e-3, 1.0, 100.0, 1e5] {
+            for _ in 0..2000 {
+                let value =
+                    rounded(f64::from(generator.normal()) * f64::from(generator.normal()) * scale);
+                let text = serde_json::to_string(&value).unwrap();
+                assert_eq!(serde_json::from_str::<f64>(&text).unwrap(), value, "{text}");
+            }
+        }
+    }
 }

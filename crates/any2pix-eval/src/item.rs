@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use any2pix_agent::EditOutcome;
 use any2pix_agent::outcome::{PlanReport, Rect, SubjectReport};
 use any2pix_encoders::judge;
 use any2pix_encoders::resize::{self, Filter};
@@ -20,14 +19,53 @@ pub type Figures = BTreeMap<String, f64>;
 /// Shadows and soft edges around the mask belong to what was meant.
 const MASK_MARGIN: u32 = 2;
 
+/// A result under measurement.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// The picture.
+    pub picture: &'a RgbImage,
+    /// What was understood, where that is known.
+    pub plan: Option<&'a PlanReport>,
+    /// What was painted towards, where that is known.
+    pub aim: Option<&'a [f32]>,
+    /// Size of the picture that the plan's regions are in.
+    pub size: (u32, u32),
+    /// Whether this is the truth itself, which says how good the judge is.
+    pub is_truth: bool,
+}
+
+impl<'a> View<'a> {
+    /// The truth itself, where somebody knows it.
+    pub fn of_truth(truth: &'a Truth) -> Option<Self> {
+        let picture = truth.target.as_ref()?;
+        let size = picture.dimensions();
+        Some(Self { picture, plan: None, aim: None, size, is_truth: true })
+    }
+
+    fn prefix(&self) -> &'static str {
+        if self.is_truth { "judge_" } else { "" }
+    }
+
+    fn role(&self, name: &str) -> Vec<&'a SubjectReport> {
+        self.plan.map(|plan| role(plan, name)).unwrap_or_default()
+    }
+}
+
 /// The pictures of an item.
 pub struct Truth {
     /// What is edited; none when the picture is made from nothing.
     pub source: Option<RgbImage>,
-    /// What the result should be.
-    pub target: RgbImage,
+    /// What the result should be; not every suite knows.
+    pub target: Option<RgbImage>,
     /// Where it should differ from the source.
     pub mask: Option<GrayImage>,
+}
+
+impl Truth {
+    /// What boxes of the suite are measured in: the target's pixels, or the source's.
+    pub fn size(&self) -> (u32, u32) {
+        self.target.as_ref().or(self.source.as_ref()).map_or((1, 1), RgbImage::dimensions)
+    }
 }
 
 fn put(figures: &mut Figures, name: &str, value: f64) {
@@ -100,12 +138,15 @@ fn frame_of(rect: Rect, size: (u32, u32)) -> Frame {
 }
 
 /// The regions against the truth: overlap for what was there, words of place for what was not.
-pub fn region_figures(item: &Item, truth: &Truth, outcome: &EditOutcome) -> Figures {
+pub fn region_figures(item: &Item, truth: &Truth, view: &View<'_>) -> Figures {
     let mut figures = Figures::new();
-    let size = (outcome.image.width(), outcome.image.height());
-    let true_size = truth.target.dimensions();
+    if view.plan.is_none() {
+        return figures;
+    }
+    let size = view.size;
+    let true_size = truth.size();
     let regions = |role_name: &str| -> Vec<Frame> {
-        let regions = role(&outcome.plan, role_name).into_iter().filter_map(|s| s.region);
+        let regions = view.role(role_name).into_iter().filter_map(|s| s.region);
         regions.map(|rect| frame_of(rect, size)).collect()
     };
     if ["remove", "replace"].contains(&item.kind.as_str()) {
@@ -135,49 +176,43 @@ pub fn region_figures(item: &Item, truth: &Truth, outcome: &EditOutcome) -> Figu
 }
 
 /// A square around `frame`, as the judge learned to see things.
-fn crop(picture: &RgbImage, frame: &Frame) -> RgbImage {
+pub(crate) fn crop(picture: &RgbImage, frame: &Frame) -> RgbImage {
     let [left, top, right, bottom] = frame.0.map(|value| value as f32);
     let (x, y) = ((left + right) * 0.5, (top + bottom) * 0.5);
     judge::crop_around(picture, [x, y, right - left, bottom - top])
 }
 
 /// Where the wanted objects of an item are in a result: where the model put them, or the truth.
-fn wanted_frames(item: &Item, truth: &Truth, outcome: Option<&EditOutcome>) -> Vec<Frame> {
-    let reports = outcome.map(|o| role(&o.plan, "add")).unwrap_or_default();
-    let size = outcome.map_or((1, 1), |o| (o.image.width(), o.image.height()));
+pub(crate) fn wanted_frames(item: &Item, truth: &Truth, view: &View<'_>) -> Vec<Frame> {
+    let (reports, size) = (view.role("add"), view.size);
     let frame = |(index, subject): (usize, &Subject)| {
         let named = reports.iter().find(|report| same(&report.name, &subject.concept));
         let region = named.or_else(|| reports.get(index)).and_then(|report| report.region);
-        region.map_or_else(
-            || subject.bbox.frame(truth.target.dimensions()),
-            |rect| frame_of(rect, size),
-        )
+        region.map_or_else(|| subject.bbox.frame(truth.size()), |rect| frame_of(rect, size))
     };
     item.wanted.iter().enumerate().map(frame).collect()
 }
 
 /// What a judge sees in `result`: wanted objects there, unwanted gone, the rest still there.
 ///
-/// Without an outcome the result is the truth itself, which says how good the judge is. Objects
-/// that the judge does not know are left out; kinds other than add, remove, replace and multi
-/// have none of these figures.
+/// Objects that the judge does not know are left out; kinds other than add, remove, replace and
+/// multi have none of these figures.
 pub fn edit_figures(
     item: &Item,
     truth: &Truth,
-    result: &RgbImage,
-    outcome: Option<&EditOutcome>,
+    view: &View<'_>,
     eyes: &dyn Perception,
 ) -> Result<Figures> {
     let mut figures = Figures::new();
     if !["add", "remove", "replace", "multi"].contains(&item.kind.as_str()) {
         return Ok(figures);
     }
-    let true_size = truth.target.dimensions();
-    let prefix = if outcome.is_some() { "" } else { "judge_" };
+    let true_size = truth.size();
+    let prefix = view.prefix();
     let wanted: Vec<(&str, Frame)> = item
         .wanted
         .iter()
-        .zip(wanted_frames(item, truth, outcome))
+        .zip(wanted_frames(item, truth, view))
         .map(|(subject, frame)| (subject.concept.as_str(), frame))
         .collect();
     let of = |concept: &'_ str, bbox: &Bounds| (concept.to_string(), bbox.frame(true_size));
@@ -187,7 +222,7 @@ pub fn edit_figures(
         .iter()
         .map(|(_, frame)| frame)
         .chain(unwanted.iter().chain(&rest).map(|(_, frame)| frame))
-        .map(|frame| crop(result, frame))
+        .map(|frame| crop(view.picture, frame))
         .collect();
     let names = eyes.name(&crops)?;
     let (wanted_names, others) = names.split_at(wanted.len());
@@ -216,11 +251,11 @@ pub fn edit_figures(
 
 /// What was meant: the true mask, and, for an object whose place was left open, the place that the
 /// model chose.
-fn meant(item: &Item, truth: &Truth, outcome: &EditOutcome) -> Option<GrayImage> {
+fn meant(item: &Item, truth: &Truth, view: &View<'_>) -> Option<GrayImage> {
     let mut mask = pixels::grown(truth.mask.as_ref()?, MASK_MARGIN);
     let size = mask.dimensions();
     if ["add", "multi"].contains(&item.kind.as_str()) {
-        for frame in wanted_frames(item, truth, Some(outcome)) {
+        for frame in wanted_frames(item, truth, view) {
             let [left, top, right, bottom] = frame.0;
             let inside = |at: u32, whole: u32, low: f64, high: f64| {
                 let middle = (f64::from(at) + 0.5) / f64::from(whole.max(1));
@@ -236,8 +271,8 @@ fn meant(item: &Item, truth: &Truth, outcome: &EditOutcome) -> Option<GrayImage>
     Some(mask)
 }
 
-/// PSNR, L1, L2 and SSIM of two pictures, as `psnr_NAME` and so on.
-fn pixel_figures(a: &RgbImage, b: &RgbImage, place: Where<'_>, name: &str) -> Figures {
+/// PSNR, L1, L2 and SSIM of two pictures, as `psnr` and so on with `suffix`.
+fn pixel_figures(a: &RgbImage, b: &RgbImage, place: Where<'_>, suffix: &str) -> Figures {
     let mut figures = Figures::new();
     let distances = pixels::distances(a, b, place);
     let values = [
@@ -247,48 +282,39 @@ fn pixel_figures(a: &RgbImage, b: &RgbImage, place: Where<'_>, name: &str) -> Fi
         ("ssim", ssim(a, b, place)),
     ];
     for (kind, value) in values.into_iter().filter_map(|(kind, value)| Some((kind, value?))) {
-        put(&mut figures, &format!("{kind}_{name}"), value);
+        put(&mut figures, &format!("{kind}{suffix}"), value);
     }
     figures
 }
 
-/// How well the source's pixels are kept outside what was meant.
-pub fn kept_figures(item: &Item, truth: &Truth, outcome: &EditOutcome, name: &str) -> Figures {
-    let (Some(source), Some(mask)) = (&truth.source, meant(item, truth, outcome)) else {
+/// How well the source's pixels are kept outside what was meant, as `psnr_NAME` and so on.
+pub fn kept_figures(item: &Item, truth: &Truth, view: &View<'_>, name: &str) -> Figures {
+    let (Some(source), Some(mask)) = (&truth.source, meant(item, truth, view)) else {
         return Figures::new();
     };
-    pixel_figures(&outcome.image.to_rgb8(), source, Where::Outside(&mask), name)
+    pixel_figures(view.picture, source, Where::Outside(&mask), &format!("_{name}"))
 }
 
-/// How near a result is to the target: as a whole, as MagicBrush measures it (`l1`, `l2`; the
-/// result is brought to the target's size as Pillow does), and where they should differ from the
-/// source (`psnr_inside` and so on).
+/// How near a result is to the target: as a whole, as MagicBrush measures it (`l1`, `l2`, `psnr`,
+/// `ssim`; the result is brought to the target's size as Pillow does), where the target differs
+/// from the source (`l1_inside` and so on), and where it does not (`l1_outside`).
 pub fn target_figures(truth: &Truth, result: &RgbImage) -> Figures {
-    let mut figures = Figures::new();
-    let target = &truth.target;
+    let Some(target) = &truth.target else { return Figures::new() };
     let result = resize::resize(result, target.dimensions(), Filter::Bicubic);
-    if let Some((l1, l2)) = pixels::distances(&result, target, Where::Everywhere) {
-        put(&mut figures, "l1", l1);
-        put(&mut figures, "l2", l2);
-    }
-    if let Some(value) = ssim(&result, target, Where::Everywhere) {
-        put(&mut figures, "ssim", value);
-    }
+    let mut figures = pixel_figures(&result, target, Where::Everywhere, "");
     if let Some(mask) = &truth.mask {
-        figures.extend(pixel_figures(&result, target, Where::Inside(mask), "inside"));
+        figures.extend(pixel_figures(&result, target, Where::Inside(mask), "_inside"));
+        figures.extend(pixel_figures(&result, target, Where::Outside(mask), "_outside"));
     }
     figures
 }
 
 /// Whether the region of an object that was given as a picture shows that picture: it is nearer to
 /// the reference than to any of `gallery`'s others.
-///
-/// Without an outcome the result is the truth itself, which says how good the judge is.
 pub fn reference_figures(
     item: &Item,
     truth: &Truth,
-    result: &RgbImage,
-    outcome: Option<&EditOutcome>,
+    view: &View<'_>,
     gallery: &BTreeMap<String, Vec<f32>>,
     eyes: &dyn Perception,
 ) -> Result<Figures> {
@@ -297,14 +323,14 @@ pub fn reference_figures(
     if !["add", "replace"].contains(&item.kind.as_str()) {
         return Ok(figures);
     }
-    let prefix = if outcome.is_some() { "" } else { "judge_" };
-    let frames = wanted_frames(item, truth, outcome);
+    let prefix = view.prefix();
+    let frames = wanted_frames(item, truth, view);
     for (subject, frame) in item.wanted.iter().zip(frames).filter(|(s, _)| s.modality == "image") {
         let Some((name, own)) = subject.reference.as_ref().and_then(|n| gallery.get_key_value(n))
         else {
             continue;
         };
-        let query = eyes.recognise(&[crop(result, &frame)])?;
+        let query = eyes.recognise(&[crop(view.picture, &frame)])?;
         let others: Vec<Vec<f32>> = gallery
             .iter()
             .filter(|(other, likeness)| *other != name && *likeness != own)
@@ -316,13 +342,4 @@ pub fn reference_figures(
         put(&mut figures, &format!("{prefix}reference_rank"), rank as f64);
     }
     Ok(figures)
-}
-
-/// How near the result's embedding is to the target's.
-pub fn similarity(truth: &Truth, result: &RgbImage, eyes: &dyn Perception) -> Result<f64> {
-    let pair = eyes.embed(&[result.clone(), truth.target.clone()])?;
-    Ok(match pair.as_slice() {
-        [a, b] => retrieval::cosine(a, b),
-        _ => 0.0,
-    })
 }

@@ -1,22 +1,33 @@
-//! Numbers about edits: suites with exact truth, metrics, the harness, the report.
+//! Numbers about edits: suites with exact truth, systems, metrics, the harness, the report,
+//! comparisons and sweeps.
 
+pub mod asked;
+pub mod compare;
 pub mod contact_sheet;
 pub mod error;
 pub mod eyes;
 pub mod harness;
 pub mod item;
+pub mod journal;
+pub mod meaning;
 pub mod metrics;
 pub mod parity;
 pub mod perception;
+pub mod protocol;
 pub mod published;
 pub mod report;
 pub mod suite;
 pub mod sweep;
+pub mod systems;
 
+pub use asked::Asked;
 pub use error::{EvalError, Result};
 pub use eyes::Eyes;
-pub use harness::{Harness, System};
+pub use harness::Harness;
+pub use journal::Journal;
 pub use perception::Perception;
+pub use protocol::Protocol;
 pub use published::Published;
 pub use report::Sample;
 pub use suite::Suite;
+pub use systems::System;

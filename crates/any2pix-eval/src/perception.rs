@@ -1,5 +1,7 @@
 //! `Perception`: who looks at the results; the judge and the encoder, apart from the model.
 
+use std::path::Path;
+
 use image::RgbImage;
 
 use crate::Result;
@@ -18,4 +20,11 @@ pub trait Perception: Sync {
 
     /// What each picture means as a whole, as a vector.
     fn embed(&self, pictures: &[RgbImage]) -> Result<Vec<Vec<f32>>>;
+
+    /// What words mean, in the same space; nothing from one who cannot read.
+    fn embed_text(&self, text: &str) -> Result<Option<Vec<f32>>>;
+
+    /// What a sound file means, in the same space; nothing from one who cannot hear, or when the
+    /// file is no sound.
+    fn hear(&self, file: &Path) -> Result<Option<Vec<f32>>>;
 }

@@ -5,19 +5,24 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use any2pix_agent::outcome::{sha256, sha256_of_file};
 use any2pix_encoders::EncoderError;
 use any2pix_encoders::aesthetic::{self, AestheticConfig, AestheticPredictor};
 use any2pix_encoders::clip::{self, ClipConfig, ClipModel};
 use any2pix_encoders::clip_tokenizer::{ClipTokenizer, Padding};
 use any2pix_encoders::clip_vision::ClipImageProcessor;
 use any2pix_encoders::dino::{self, Dino, DinoConfig};
+use any2pix_encoders::lpips::{self, Lpips, LpipsConfig};
+use any2pix_encoders::resize::{self, Filter};
 use any2pix_nn::ops::{Precision, PrecisionScope};
 use any2pix_nn::{Checkpoint, CheckpointError};
 use candle_core::{DType, Device, Tensor};
-use image::RgbImage;
+use image::{GrayImage, RgbImage};
 use serde::de::DeserializeOwned;
 
 use crate::item::Figures;
+use crate::metrics::lpips::Map;
+use crate::metrics::pixels::Where;
 use crate::metrics::{retrieval::cosine, similarity, unfiltered};
 use crate::report::Absent;
 use crate::{EvalError, Result};
@@ -35,13 +40,22 @@ const LARGE: &str = "clip-vit-large-patch14";
 const DINO: &str = "dino-vits16";
 const AESTHETIC: &str = "aesthetic";
 const PICKSCORE: &str = "pickscore";
+const LPIPS: &str = "lpips";
+/// What LPIPS is made of: torchvision's network, and the authors' weights of its layers.
+const ALEXNET: &str = "alexnet-owt-7be5be79.pth";
+const LINEAR: &str = "alex.pth";
 
 /// Every figure with the folders that it needs, and whether it reads captions: of the target, of
 /// the source too.
-const FIGURES: [(&str, &[&str], Captions); 9] = [
+const FIGURES: [(&str, &[&str], Captions); 14] = [
+    ("lpips", &[LPIPS], Captions::None),
+    ("lpips_inside", &[LPIPS], Captions::None),
+    ("lpips_outside", &[LPIPS], Captions::None),
     ("clip_i", &[BASE], Captions::None),
     ("clip_t", &[BASE], Captions::Target),
     ("dino", &[DINO], Captions::None),
+    ("dino_sub", &[DINO], Captions::None),
+    ("dino_ref", &[DINO], Captions::None),
     ("clip_sim_image", &[LARGE], Captions::None),
     ("clip_sim_0", &[LARGE], Captions::Both),
     ("clip_sim_1", &[LARGE], Captions::Target),
@@ -62,10 +76,14 @@ enum Captions {
 pub struct Shown<'a> {
     /// What was edited.
     pub source: Option<&'a RgbImage>,
-    /// What the result should be.
-    pub target: &'a RgbImage,
+    /// What the result should be, when somebody knows.
+    pub target: Option<&'a RgbImage>,
+    /// Where the target differs from the source.
+    pub mask: Option<&'a GrayImage>,
     /// What the result is.
     pub result: &'a RgbImage,
+    /// For each object that was given as a picture: where it is in the result, and the picture.
+    pub subjects: &'a [(RgbImage, RgbImage)],
     /// The source in words.
     pub source_caption: Option<&'a str>,
     /// The target in words.
@@ -140,20 +158,28 @@ pub struct Published {
     large: Option<Clip>,
     pick: Option<Clip>,
     dino: Option<Dino>,
+    lpips: Option<Lpips>,
     aesthetic: Option<AestheticPredictor>,
     missing: BTreeMap<&'static str, String>,
+    hashes: BTreeMap<&'static str, String>,
 }
 
 impl Published {
     /// The models of `root`, each in its folder: `clip-vit-base-patch32`,
-    /// `clip-vit-large-patch14`, `dino-vits16`, `aesthetic`, `pickscore`. A folder that is not
-    /// there costs its figures; one that cannot be read is an error. Whatever the precision of edits, these models compute in f32, as the published figures.
+    /// `clip-vit-large-patch14`, `dino-vits16`, `aesthetic`, `pickscore`, `lpips`. A folder that is
+    /// not there costs its figures; one that cannot be read is an error. Whatever the precision of
+    /// edits, these models compute in f32, as those of the published figures.
     pub fn open(root: Option<&Path>) -> Result<Self> {
         let _exact = PrecisionScope::new(Precision::F32);
         if let Some(root) = root {
             fs::read_dir(root).map_err(EvalError::io(root))?;
         }
-        let mut missing = BTreeMap::new();
+        let (mut missing, mut hashes) = (BTreeMap::new(), BTreeMap::new());
+        for name in root.map_or(&[][..], |_| &[BASE, LARGE, DINO, AESTHETIC, PICKSCORE, LPIPS]) {
+            if let Some(folder) = root.map(|root| root.join(name)).filter(|f| f.is_dir()) {
+                hashes.insert(*name, hash_of(&folder)?);
+            }
+        }
         let mut folder = |name: &'static str| {
             let found = root.map(|root| root.join(name)).filter(|folder| folder.is_dir());
             if found.is_none() {
@@ -170,9 +196,23 @@ impl Published {
             large: opened(folder(LARGE), Clip::open)?,
             pick: opened(folder(PICKSCORE), Clip::open)?,
             dino: opened(folder(DINO), open_dino)?,
+            lpips: opened(folder(LPIPS), open_lpips)?,
             aesthetic: opened(folder(AESTHETIC), open_aesthetic)?,
             missing,
+            hashes,
         })
+    }
+
+    /// SHA-256 over the files of every model that was found, by its folder.
+    pub fn hashes(&self) -> &BTreeMap<&'static str, String> {
+        &self.hashes
+    }
+
+    /// The folders of the models that each figure is made with.
+    pub fn made_with(&self) -> BTreeMap<&'static str, &'static [&'static str]> {
+        let is_made = |folders: &[&str]| folders.iter().all(|f| !self.missing.contains_key(f));
+        let made = FIGURES.into_iter().filter(|(_, folders, _)| is_made(folders));
+        made.map(|(figure, folders, _)| (figure, folders)).collect()
     }
 
     /// The figures of one edit; those that lack weights, a caption or a source are absent.
@@ -182,18 +222,30 @@ impl Published {
         let mut put = |name: &str, value: f64| figures.insert(name.to_string(), value);
         if let Some(base) = &self.base {
             let result = base.image(shown.result)?;
-            put("clip_i", cosine(&result, &base.image(shown.target)?));
+            if let Some(target) = shown.target {
+                put("clip_i", cosine(&result, &base.image(target)?));
+            }
             if let Some(caption) = shown.caption {
                 put("clip_t", cosine(&result, &described(base, BASE, caption)?));
             }
         }
         if let Some(dino) = &self.dino {
-            let inputs = [dino.input(shown.result)?, dino.input(shown.target)?];
-            let cls = dino.forward(&Tensor::stack(&inputs, 0)?)?.narrow(1, 0, 1)?.squeeze(1)?;
-            if let [result, target] = cls.to_vec2::<f32>()?.as_slice() {
-                put("dino", cosine(result, target));
+            if let Some(target) = shown.target {
+                put("dino", dino_likeness(dino, shown.result, target)?);
+            }
+            if let Some(source) = shown.source {
+                put("dino_ref", dino_likeness(dino, shown.result, source)?);
+            }
+            let likeness = |(seen, given): &(_, _)| dino_likeness(dino, seen, given);
+            let alike = shown.subjects.iter().map(likeness).collect::<Result<Vec<f64>>>()?;
+            if !alike.is_empty() {
+                put("dino_sub", alike.iter().sum::<f64>() / alike.len() as f64);
             }
         }
+        if let Some(lpips) = &self.lpips {
+            figures.extend(perceptual(lpips, shown)?);
+        }
+        let mut put = |name: &str, value: f64| figures.insert(name.to_string(), value);
         if let (Some(pick), Some(caption)) = (&self.pick, shown.caption) {
             let text = described(pick, PICKSCORE, caption)?;
             let scale = pick.model.logit_scale()?;
@@ -227,6 +279,52 @@ impl Published {
         };
         FIGURES.into_iter().filter_map(why).collect()
     }
+}
+
+/// The cosine of two pictures' class tokens.
+fn dino_likeness(dino: &Dino, a: &RgbImage, b: &RgbImage) -> Result<f64> {
+    let inputs = [dino.input(a)?, dino.input(b)?];
+    let cls = dino.forward(&Tensor::stack(&inputs, 0)?)?.narrow(1, 0, 1)?.squeeze(1)?;
+    Ok(match cls.to_vec2::<f32>()?.as_slice() {
+        [a, b] => cosine(a, b),
+        _ => 0.0,
+    })
+}
+
+/// LPIPS of result and target, at the target's size: as a whole, and where the target differs from
+/// the source and where not. Pictures too small for the network have none.
+fn perceptual(lpips: &Lpips, shown: &Shown<'_>) -> Result<Figures> {
+    let mut figures = Figures::new();
+    let Some(target) = shown.target else { return Ok(figures) };
+    let size = target.dimensions();
+    if (size.0.min(size.1) as usize) < lpips::LEAST_SIDE {
+        return Ok(figures);
+    }
+    let input = |picture: &RgbImage| -> Result<Tensor> {
+        let (width, height) = (picture.width() as usize, picture.height() as usize);
+        let values = picture.as_raw().iter().map(|v| f32::from(*v) / 127.5 - 1.0).collect();
+        let image = Tensor::from_vec::<_, f32>(values, (1, height, width, 3), &Device::Cpu)?;
+        Ok(image.permute((0, 3, 1, 2))?.contiguous()?)
+    };
+    let result = resize::resize(shown.result, size, Filter::Bicubic);
+    let map = |layer: Tensor| -> Result<Map> {
+        Ok(Map { width: layer.dims2()?.1, values: layer.flatten_all()?.to_vec1()? })
+    };
+    let layers = lpips.differences(&input(&result)?, &input(target)?)?;
+    let maps = layers.into_iter().map(map).collect::<Result<Vec<Map>>>()?;
+    let mut places = vec![("lpips", Where::Everywhere)];
+    if let Some(mask) = shown.mask {
+        places.extend([
+            ("lpips_inside", Where::Inside(mask)),
+            ("lpips_outside", Where::Outside(mask)),
+        ]);
+    }
+    for (name, place) in places {
+        if let Some(value) = crate::metrics::lpips::mean(&maps, size, place) {
+            figures.insert(name.to_string(), value);
+        }
+    }
+    Ok(figures)
 }
 
 /// ClipSimilarity of InstructPix2Pix.
@@ -277,6 +375,20 @@ fn open_dino(folder: &Path) -> Result<Dino, EncoderError> {
     Ok(model)
 }
 
+/// Two files as published, or their like in safetensors; neither comes with a config.
+fn open_lpips(folder: &Path) -> Result<Lpips, EncoderError> {
+    let file = |name: &str| {
+        let plain = folder.join(name).with_extension("safetensors");
+        Checkpoint::open(if plain.is_file() { plain } else { folder.join(name) })
+    };
+    let (network, linear) = (file(ALEXNET)?, file(LINEAR)?);
+    let builder = |checkpoint: &Checkpoint| checkpoint.builder(DType::F32, &Device::Cpu);
+    let model = Lpips::load(builder(&network), builder(&linear), &LpipsConfig::default())?;
+    network.finish(lpips::IGNORED)?;
+    linear.finish(&[])?;
+    Ok(model)
+}
+
 /// The published predictor comes without a config; its first layer tells the only number in it.
 fn open_aesthetic(folder: &Path) -> Result<AestheticPredictor, EncoderError> {
     let checkpoint = weights(folder)?;
@@ -302,6 +414,21 @@ fn text(path: &Path) -> Result<String, EncoderError> {
 fn read<T: DeserializeOwned>(folder: &Path, file: &'static str) -> Result<T, EncoderError> {
     serde_json::from_str(&text(&folder.join(file))?)
         .map_err(|e| EncoderError::Config { component: file, reason: e.to_string() })
+}
+
+/// SHA-256 over the names and contents of a folder's files.
+fn hash_of(folder: &Path) -> Result<String> {
+    let mut lines = Vec::new();
+    for entry in fs::read_dir(folder).map_err(EvalError::io(folder))? {
+        let path = entry.map_err(EvalError::io(folder))?.path();
+        if path.is_file() {
+            let hash = sha256_of_file(&path).map_err(EvalError::io(&path))?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            lines.push(format!("{name} {hash}\n"));
+        }
+    }
+    lines.sort();
+    Ok(sha256(lines.concat().as_bytes()))
 }
 
 fn weights(folder: &Path) -> Result<Checkpoint, CheckpointError> {

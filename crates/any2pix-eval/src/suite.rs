@@ -1,11 +1,14 @@
 //! A suite: instructions with their exact truth, as `any2pix data playroom` writes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use any2pix_agent::Instruction;
+use any2pix_agent::outcome::{sha256, sha256_of_file};
 use any2pix_encoders::image::ImageLimits;
 use image::{GrayImage, RgbImage};
+use rayon::prelude::*;
 use serde::Deserialize;
 
 use crate::metrics::region::Frame;
@@ -79,7 +82,8 @@ struct Row {
     operation: String,
     instruction: String,
     base: Option<String>,
-    target: String,
+    #[serde(default)]
+    target: Option<String>,
     mask: Option<String>,
     #[serde(default)]
     subjects: Vec<Subject>,
@@ -109,8 +113,8 @@ pub struct Item {
     pub instruction: String,
     /// The file that is edited; none when the picture is made from nothing.
     pub base: Option<String>,
-    /// What the result should be: a picture in the suite's folder.
-    pub target: String,
+    /// What the result should be, when somebody knows: a picture in the suite's folder.
+    pub target: Option<String>,
     /// Where it should differ from the base: a picture in the suite's folder.
     pub mask: Option<String>,
     /// Objects that shall be there.
@@ -172,6 +176,35 @@ impl Item {
             _ => "mixed".into(),
         }
     }
+
+    /// How many objects it is about; what is put where something else was taken away counts once.
+    pub fn objects(&self) -> &'static str {
+        let (wanted, unwanted) = (self.wanted.len(), self.unwanted.len());
+        let count = if self.kind == "replace" { wanted.max(unwanted) } else { wanted + unwanted };
+        match count {
+            0 => "no object",
+            1 => "one object",
+            _ => "several objects",
+        }
+    }
+
+    /// The files that its instruction names; none of one that does not parse.
+    pub fn references(&self) -> Vec<String> {
+        Instruction::parse(&self.instruction).map(|parsed| parsed.names).unwrap_or_default()
+    }
+
+    fn files(&self) -> Vec<String> {
+        let named = self.base.iter().chain(&self.target).chain(&self.mask).cloned();
+        let subjects = self.wanted.iter().chain(&self.unwanted);
+        let shown = subjects.filter_map(|subject| subject.reference.clone());
+        named.chain(shown).chain(self.references()).collect()
+    }
+}
+
+/// Whether an item can be named so: files are named after it.
+fn is_name(id: &str) -> bool {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_.+=@".contains(c);
+    !id.is_empty() && id.len() <= 200 && !id.starts_with('.') && id.chars().all(is_plain)
 }
 
 /// A folder of items.
@@ -193,16 +226,40 @@ impl Suite {
     pub fn open(root: &Path) -> Result<Self> {
         let path = root.join("suite.jsonl");
         let text = fs::read_to_string(&path).map_err(EvalError::io(&path))?;
-        let mut items = Vec::new();
+        let mut items: Vec<Item> = Vec::new();
+        let mut ids = BTreeSet::new();
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
             let item: Item = serde_json::from_str(line)
                 .map_err(|e| EvalError::malformed(&path, format!("line {}: {e}", number + 1)))?;
+            if !is_name(&item.id) || !ids.insert(item.id.clone()) {
+                let reason = "cannot name an item, or names another one already";
+                let line = number + 1;
+                return Err(EvalError::malformed(
+                    &path,
+                    format!("line {line}: `{}` {reason}", item.id),
+                ));
+            }
             items.push(item);
         }
         if items.is_empty() {
             return Err(EvalError::malformed(&path, "it is empty"));
         }
         Ok(Self { root: root.to_path_buf(), items })
+    }
+
+    /// SHA-256 over the truth and every file that an item names.
+    pub fn fingerprint(&self) -> Result<String> {
+        let mut names: Vec<String> = self.items.iter().flat_map(Item::files).collect();
+        names.push("suite.jsonl".into());
+        names.sort();
+        names.dedup();
+        let line = |name: &String| {
+            let path = self.path(name)?;
+            let hash = sha256_of_file(&path).map_err(EvalError::io(&path))?;
+            Ok(format!("{name} {hash}\n"))
+        };
+        let lines = names.par_iter().map(line).collect::<Result<Vec<String>>>()?;
+        Ok(sha256(lines.concat().as_bytes()))
     }
 
     /// Keeps `limit` items, the same share of every operation and modality as far as that goes.

@@ -1,18 +1,18 @@
 //! A system that does nothing and one that gives the truth bound every figure.
 #![allow(clippy::unwrap_used, reason = "a test fails by unwrapping")]
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use any2pix_agent::outcome::{PlanReport, Rect, SubjectReport};
-use any2pix_agent::{AgentError, EditOutcome, EditRequest, EditSettings};
+use any2pix_agent::{EditRequest, EditSettings};
 use any2pix_encoders::aesthetic::{AestheticConfig, AestheticPredictor};
 use any2pix_encoders::clip::{ClipConfig, ClipModel};
 use any2pix_encoders::dino::{Dino, DinoConfig};
+use any2pix_encoders::lpips::{Lpips, LpipsConfig};
 use any2pix_eval::published::Shown;
 use any2pix_eval::suite::{Item, Suite};
+use any2pix_eval::systems::{Edited, Identity, Oracle};
 use any2pix_eval::{
-    EvalError, Harness, Perception, Published, Result, Sample, System, contact_sheet, report,
+    EvalError, Harness, Perception, Protocol, Published, Result, Sample, System, report,
 };
 use any2pix_nn::Parameters;
 use any2pix_nn::ops::{Precision, PrecisionScope};
@@ -52,6 +52,18 @@ impl Perception for ColourSense {
 
     fn recognise(&self, pictures: &[RgbImage]) -> Result<Vec<Vec<f32>>> {
         self.embed(pictures)
+    }
+
+    fn embed_text(&self, text: &str) -> Result<Option<Vec<f32>>> {
+        let named = COLOURS.iter().filter(|(name, _)| text.contains(name));
+        let sum = named.fold([1.0; 3], |sum, (_, colour)| {
+            std::array::from_fn(|c| sum[c] + f32::from(colour[c]))
+        });
+        Ok(Some(sum.to_vec()))
+    }
+
+    fn hear(&self, _file: &Path) -> Result<Option<Vec<f32>>> {
+        Ok(None)
     }
 
     fn embed(&self, pictures: &[RgbImage]) -> Result<Vec<Vec<f32>>> {
@@ -157,99 +169,50 @@ fn edits() -> Vec<Edit> {
     ]
 }
 
-fn outcome(picture: RgbImage, plan: PlanReport, request: &EditRequest) -> EditOutcome {
-    EditOutcome {
-        image: DynamicImage::ImageRgb8(picture),
-        model: "baseline".into(),
-        instruction: request.instruction.to_string(),
-        references: Vec::new(),
-        plan,
-        settings: request.settings.clone(),
-        llm_quant: None,
-        source: Default::default(),
-        weights: BTreeMap::new(),
-        timings: Vec::new(),
-        peak_memory: None,
-        warnings: Vec::new(),
-    }
-}
-
-fn plan(item: &Item, subjects: Vec<SubjectReport>) -> PlanReport {
-    PlanReport {
-        base: item.base.clone(),
-        operation: if subjects.is_empty() { String::new() } else { item.operation.clone() },
-        caption: String::new(),
-        subjects,
-        place: None,
-        look: None,
-        text: "a plan".into(),
-        unbound_text: None,
-    }
-}
-
-/// Copies the source.
-struct Identity(PathBuf);
-
-impl System for Identity {
-    fn edit(&self, item: &Item, request: &EditRequest) -> Result<EditOutcome, AgentError> {
-        let source = image::open(self.0.join(item.base.as_ref().unwrap())).unwrap().to_rgb8();
-        Ok(outcome(source, plan(item, Vec::new()), request))
-    }
-}
-
 /// Gives the truth; without composing, with a grain everywhere.
-struct Oracle(PathBuf);
+struct Grainy<'a>(Oracle<'a>);
 
-impl System for Oracle {
-    fn edit(&self, item: &Item, request: &EditRequest) -> Result<EditOutcome, AgentError> {
-        let mut target = image::open(self.0.join(&item.target)).unwrap().to_rgb8();
-        if !request.settings.compose {
-            target.pixels_mut().for_each(|p| p.0.iter_mut().for_each(|c| *c = c.abs_diff(8)));
+impl System for Grainy<'_> {
+    fn edit(&self, item: &Item, request: &EditRequest) -> Result<Edited> {
+        let edited = self.0.edit(item, request)?;
+        if request.settings.compose {
+            return Ok(edited);
         }
-        let report = |role: &str| {
-            let role = role.to_string();
-            move |s: &any2pix_eval::suite::Subject| SubjectReport {
-                name: s.concept.to_uppercase(),
-                role: role.clone(),
-                reference: s.reference.clone(),
-                gallery: None,
-                similarity: None,
-                region: Some(Rect {
-                    x: s.bbox.x,
-                    y: s.bbox.y,
-                    width: s.bbox.width,
-                    height: s.bbox.height,
-                }),
-                window: None,
-            }
-        };
-        let wanted = item.wanted.iter().map(report("add"));
-        let subjects = wanted.chain(item.unwanted.iter().map(report("remove"))).collect();
-        Ok(outcome(target, plan(item, subjects), request))
+        let mut picture = edited.image.to_rgb8();
+        picture.pixels_mut().for_each(|p| p.0.iter_mut().for_each(|c| *c = c.abs_diff(8)));
+        Ok(Edited { image: DynamicImage::ImageRgb8(picture), ..edited })
+    }
+
+    fn composes(&self) -> bool {
+        true
     }
 }
 
-fn run(suite: &Suite, system: &dyn System, published: &Published, out: &Path) -> Vec<Sample> {
-    let eyes = ColourSense;
+fn protocol<'a>(suite: &'a Suite, published: &'a Published) -> Protocol<'a> {
     let harness = Harness {
         suite,
-        eyes: Some(&eyes),
+        eyes: Some(&ColourSense),
         published: Some(published),
         settings: EditSettings::default(),
         raw: true,
-        out: out.to_path_buf(),
     };
-    let mut told = 0;
-    let samples = harness
-        .run(system, &mut |done, total, _| {
-            told += done + total;
-            true
-        })
-        .unwrap();
-    let stopped = harness.run(system, &mut |done, _, _| done < 2);
+    Protocol { harness, about: json!({"suite": "squares"}), eyes: None }
+}
+
+fn run(suite: &Suite, system: &dyn System, published: &Published, out: &Path) -> Vec<Sample> {
+    let protocol = protocol(suite, published);
+    let stopped = protocol.run(system, out, false, &mut |done, _, _| done < 2);
     assert!(matches!(stopped, Err(EvalError::Stopped)));
-    assert_eq!(told, (1 + 2 + 3 + 4) + 4 * 4);
-    samples
+    let mut told = Vec::new();
+    let report = protocol.run(system, out, true, &mut |done, total, _| {
+        told.push((done, total));
+        true
+    });
+    // At least the two that were done before it was stopped are not done again.
+    let first = 4 - told.len() + 1;
+    assert!(first > 2, "{told:?}");
+    assert_eq!(told, (first..=4).map(|done| (done, 4)).collect::<Vec<_>>());
+    report.unwrap().samples
 }
 
 fn all(samples: &[Sample], figure: &str) -> f64 {
@@ -300,28 +263,45 @@ fn write_models(root: &Path) {
         build(parameters.builder(&Device::Cpu), config);
         parameters.save(folder.join("model.safetensors")).unwrap();
     }
+    let folder = root.join("lpips");
+    std::fs::create_dir_all(&folder).unwrap();
+    let (network, linear) = (Parameters::new(6), Parameters::new(7));
+    let builders = (network.builder(&Device::Cpu), linear.builder(&Device::Cpu));
+    drop(Lpips::load(builders.0, builders.1, &LpipsConfig::default()).unwrap());
+    network.save(folder.join("alexnet-owt-7be5be79.safetensors")).unwrap();
+    linear.save(folder.join("alex.safetensors")).unwrap();
 }
 
 /// The truth is the target, so that its likeness to it is whole; doing nothing keeps everything and
 /// goes in no direction.
 fn published_metrics_are_bounded(nothing: &[Sample], truth: &[Sample]) {
     let near = |a: f64, b: f64| (a - b).abs() < 1e-6;
-    for figure in ["clip_i", "dino", "ssim", "ssim_inside"] {
+    for figure in ["clip_i", "dino", "ssim", "ssim_inside", "similarity"] {
         assert!(near(all(truth, figure), 1.0), "{figure} of the truth: {}", all(truth, figure));
         assert!(all(nothing, figure) < all(truth, figure), "{figure} of doing nothing");
     }
-    for figure in ["l1", "l2", "l1_inside", "l2_inside"] {
+    for figure in ["l1", "l2", "l1_inside", "l2_inside", "lpips", "lpips_inside"] {
         assert_eq!(all(truth, figure), 0.0, "{figure} of the truth");
-        assert!(all(nothing, figure) > 0.0, "{figure} of doing nothing");
+        assert_ne!(all(nothing, figure), 0.0, "{figure} of doing nothing");
     }
-    for figure in ["l1_composed", "l2_composed"] {
+    for figure in ["l1_outside", "l2_outside", "l1_composed", "l2_composed"] {
         assert_eq!((all(nothing, figure), all(truth, figure)), (0.0, 0.0), "{figure}");
     }
     assert!(near(all(truth, "l1_raw"), 8.0 / 255.0), "{}", all(truth, "l1_raw"));
     assert!(near(all(truth, "l2_raw"), (8.0f64 / 255.0).powi(2)), "{}", all(truth, "l2_raw"));
     assert_eq!((all(nothing, "psnr_inside") < 30.0, all(truth, "psnr_inside")), (true, 99.0));
     assert!(near(all(nothing, "ssim_composed"), 1.0));
-    assert_eq!(all(nothing, "clip_sim_direction"), 0.0);
+    for figure in ["clip_sim_direction", "PlayroomCLIP_dir"] {
+        assert_eq!(all(nothing, figure), 0.0, "{figure}");
+    }
+    for figure in ["dino_ref", "PlayroomCLIP_im"] {
+        assert!(near(all(nothing, figure), 1.0), "{figure} of doing nothing");
+        assert!(all(truth, figure) < 1.0 - 1e-9, "{figure} of the truth");
+    }
+    assert!(all(truth, "PlayroomCLIP_dir") > 0.0);
+    assert!(near(all(truth, "PlayroomCLIP_caption"), 1.0));
+    assert!(all(nothing, "PlayroomCLIP_caption") < 1.0 - 1e-9);
+    assert!(all(truth, "dino_sub").is_finite() && all(nothing, "dino_sub").is_finite());
     assert!(near(all(nothing, "clip_sim_image"), 1.0));
     assert!(all(truth, "clip_sim_direction").abs() > 1e-6);
     assert!(all(truth, "clip_sim_image") < 1.0 - 1e-6);
@@ -341,15 +321,17 @@ fn published_metrics_do_not_depend_on_the_precision_of_edits() {
         let published = Published::open(Some(&root)).unwrap();
         let shown = Shown {
             source: Some(&pictures[0]),
-            target: &pictures[0],
+            target: Some(&pictures[0]),
+            mask: None,
             result: &pictures[1],
+            subjects: &[(pictures[0].clone(), pictures[1].clone())],
             source_caption: Some("a red square"),
             caption: Some("a blue square"),
         };
         published.figures(&shown).unwrap()
     };
     let exact = measure(Precision::F32);
-    assert_eq!(exact.len(), 9);
+    assert_eq!(exact.len(), 12);
     assert_eq!(exact, measure(Precision::Bf16));
     std::fs::remove_dir_all(root).unwrap();
 }
@@ -361,13 +343,17 @@ fn a_metric_without_its_weights_is_absent_and_the_report_says_why() {
     write_models(&root.join("models"));
     std::fs::remove_dir_all(root.join("models/dino-vits16")).unwrap();
     std::fs::remove_dir_all(root.join("models/aesthetic")).unwrap();
+    std::fs::remove_dir_all(root.join("models/lpips")).unwrap();
     let published = Published::open(Some(&root.join("models"))).unwrap();
-    let truth = run(&suite, &Oracle(root.join("suite")), &published, &root.join("out"));
+    let truth = run(&suite, &Grainy(Oracle(&suite)), &published, &root.join("out"));
     let has = |figure: &str| truth.iter().any(|sample| sample.figures.contains_key(figure));
     assert!(has("clip_i") && has("pickscore") && !has("dino") && !has("aesthetic"));
     let absent = published.absent(suite.has_captions());
-    assert_eq!(absent.keys().copied().collect::<Vec<_>>(), ["aesthetic", "dino"]);
-    let table = report::write(&root.join("out"), &truth, &absent, &json!({})).unwrap();
+    let names: Vec<&str> = absent.keys().copied().collect();
+    let lpips = ["lpips", "lpips_inside", "lpips_outside"];
+    assert_eq!(names[..4], ["aesthetic", "dino", "dino_ref", "dino_sub"]);
+    assert_eq!(names[4..], lpips);
+    let table = std::fs::read_to_string(root.join("out/table.md")).unwrap();
     assert!(table.contains("- `dino`: ") && table.contains("dino-vits16: no such folder"));
     assert!(!table.contains("DINO |") && table.contains("CLIP-I |"), "{table}");
 
@@ -388,9 +374,8 @@ fn doing_nothing_and_telling_the_truth_bound_every_figure() {
     let suite = write_suite(&root.join("suite"), &edits());
     write_models(&root.join("models"));
     let published = Published::open(Some(&root.join("models"))).unwrap();
-    let (idle, oracle) = (Identity(root.join("suite")), Oracle(root.join("suite")));
-    let nothing = run(&suite, &idle, &published, &root.join("nothing"));
-    let truth = run(&suite, &oracle, &published, &root.join("truth"));
+    let nothing = run(&suite, &Identity(&suite), &published, &root.join("nothing"));
+    let truth = run(&suite, &Grainy(Oracle(&suite)), &published, &root.join("truth"));
     for figure in ["plan_right", "edit_right", "locator_hit", "place_obeyed", "reference_found"] {
         assert_eq!(all(&nothing, figure), 0.0, "{figure} of doing nothing");
         assert_eq!(all(&truth, figure), 1.0, "{figure} of the truth");
@@ -401,33 +386,31 @@ fn doing_nothing_and_telling_the_truth_bound_every_figure() {
     assert_eq!((all(&nothing, "psnr_composed"), all(&truth, "psnr_composed")), (99.0, 99.0));
     let grain = 10.0 * (255.0f64.powi(2) / 64.0).log10();
     assert!((all(&truth, "psnr_raw") - grain).abs() < 1e-9);
-    assert!(all(&nothing, "similarity") < all(&truth, "similarity"));
-    assert!((all(&truth, "similarity") - 1.0).abs() < 1e-9);
     published_metrics_are_bounded(&nothing, &truth);
 
-    let absent = published.absent(suite.has_captions());
-    let about = json!({"system": "truth"});
-    let table = report::write(&root.join("truth"), &truth, &absent, &about).unwrap();
+    let table = std::fs::read_to_string(root.join("truth/table.md")).unwrap();
     assert!(!table.contains("Not measured"), "{table}");
     assert!(table.contains("| replace × mixed | 1 | 1.00 |"), "{table}");
     assert_eq!(report::read(&root.join("truth")).unwrap().len(), 4);
-    contact_sheet::write(&suite, &truth, &root.join("truth"), 40).unwrap();
     assert!(root.join("truth/contact_sheet.png").exists());
     std::fs::remove_dir_all(root).unwrap();
 }
 
+/// Stopped after any number of items, on any number of threads.
 #[test]
 fn the_same_run_gives_the_same_bytes() {
     let root = std::env::temp_dir().join(format!("any2pix-again-{}", std::process::id()));
     let suite = write_suite(&root.join("suite"), &edits());
     write_models(&root.join("models"));
     let published = Published::open(Some(&root.join("models"))).unwrap();
-    let bytes = |name: &str| {
+    let bytes = |name: &str, threads: usize| {
         let out = root.join(name);
-        let samples = run(&suite, &Oracle(root.join("suite")), &published, &out);
-        report::write(&out, &samples, &published.absent((true, true)), &json!({})).unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| run(&suite, &Grainy(Oracle(&suite)), &published, &out));
         ["samples.jsonl", "results.json", "table.md"].map(|f| std::fs::read(out.join(f)).unwrap())
     };
-    assert_eq!(bytes("first"), bytes("second"));
+    let first = bytes("first", 1);
+    assert!(first.iter().all(|file| !file.is_empty()));
+    assert_eq!(first, bytes("second", 3));
     std::fs::remove_dir_all(root).unwrap();
 }

@@ -1,5 +1,6 @@
 //! Numbers about one edit, and what many of them say together.
 
+pub mod lpips;
 pub mod pixels;
 pub mod region;
 pub mod retrieval;

@@ -1,5 +1,7 @@
 //! Means with bootstrap intervals, the same for the same values.
 
+use std::collections::BTreeMap;
+
 use any2pix_nn::Generator;
 use serde::{Deserialize, Serialize};
 
@@ -18,29 +20,35 @@ pub struct Estimate {
     pub count: usize,
 }
 
-impl Estimate {
-    /// Of these values (percentile bootstrap); nothing when there are none.
-    pub fn of(values: &[f64]) -> Option<Self> {
+/// Percentile bootstrap; values of the same count are resampled the same way, which is drawn once.
+#[derive(Default)]
+pub struct Bootstrap {
+    /// By count, [`RESAMPLES`] times that many indices.
+    drawn: BTreeMap<usize, Vec<u32>>,
+}
+
+impl Bootstrap {
+    /// The mean of these values and its interval; nothing when there are none.
+    pub fn estimate(&mut self, values: &[f64]) -> Option<Estimate> {
         if values.is_empty() {
             return None;
         }
         let count = values.len();
-        let mut generator = Generator::new(count as u64).fork("bootstrap");
-        let mut means: Vec<f64> = (0..RESAMPLES)
-            .map(|_| (0..count).map(|_| values[generator.below(count)]).sum::<f64>() / count as f64)
-            .collect();
+        let drawn = self.drawn.entry(count).or_insert_with(|| {
+            let mut generator = Generator::new(count as u64).fork("bootstrap");
+            (0..RESAMPLES * count).map(|_| generator.below(count) as u32).collect()
+        });
+        let mean = |indices: &[u32]| {
+            indices.iter().map(|index| values[*index as usize]).sum::<f64>() / count as f64
+        };
+        let mut means: Vec<f64> = drawn.chunks_exact(count).map(mean).collect();
         means.sort_by(f64::total_cmp);
-        Some(Self {
+        Some(Estimate {
             mean: values.iter().sum::<f64>() / count as f64,
             low: means[RESAMPLES * 25 / 1000],
             high: means[RESAMPLES * 975 / 1000 - 1],
             count,
         })
-    }
-
-    /// Of the differences of pairs: the paired bootstrap.
-    pub fn of_differences(pairs: &[(f64, f64)]) -> Option<Self> {
-        Self::of(&pairs.iter().map(|(a, b)| a - b).collect::<Vec<_>>())
     }
 }
 
@@ -52,18 +60,19 @@ mod tests {
     fn the_interval_holds_the_mean_and_has_the_width_of_the_standard_error() {
         let mut generator = Generator::new(3);
         let values: Vec<f64> = (0..400).map(|_| f64::from(generator.normal())).collect();
-        let estimate = Estimate::of(&values).unwrap();
+        let mut bootstrap = Bootstrap::default();
+        let estimate = bootstrap.estimate(&values).unwrap();
         assert!(estimate.low < estimate.mean && estimate.mean < estimate.high);
         let width = estimate.high - estimate.low;
         assert!((width - 2.0 * 1.96 / 20.0).abs() < 0.03, "{width}");
-        assert_eq!(Estimate::of(&values), Some(estimate));
-        assert_eq!(Estimate::of(&[]), None);
+        assert_eq!(Bootstrap::default().estimate(&values), Some(estimate));
+        assert_eq!(bootstrap.estimate(&values), Some(estimate));
+        assert_eq!(bootstrap.estimate(&[]), None);
     }
 
     #[test]
-    fn pairs_that_always_differ_the_same_way_leave_no_doubt() {
-        let pairs: Vec<_> = (0..50).map(|i| (f64::from(i) + 1.0, f64::from(i))).collect();
-        let estimate = Estimate::of_differences(&pairs).unwrap();
+    fn values_that_are_all_the_same_leave_no_doubt() {
+        let estimate = Bootstrap::default().estimate(&[1.0; 50]).unwrap();
         assert_eq!((estimate.low, estimate.high), (1.0, 1.0));
     }
 }

@@ -1,0 +1,68 @@
+//! `any2pix eval`: numbers about edits, comparisons of them, and how they change with settings.
+
+mod bench;
+mod compare;
+mod playroom;
+mod settings;
+mod sweep;
+
+use any2pix_agent::ErrorClass;
+use any2pix_eval::EvalError;
+
+use crate::compute::ComputeArgs;
+use crate::diagnostics::{Exit, Failure};
+use crate::interrupt;
+use crate::printer::Printer;
+
+/// Measure edits against their exact truth, compare measurements, vary settings.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// The held-out split of the embedded model's world: one run, one report.
+    Playroom(Box<playroom::Args>),
+    /// The model beside what copies the source, what copies the target, SDEdit, and itself without
+    /// references and without its prior: one report each, and one table.
+    Baselines(Box<sweep::BaselinesArgs>),
+    /// One report for each point of a grid of settings, one table, and curves.
+    Sweep(Box<sweep::Args>),
+    /// What differs between two reports, item by item, with intervals and gates.
+    Compare(compare::Args),
+}
+
+pub(super) fn run(args: &Args, compute: &ComputeArgs, printer: &Printer) -> Result<Exit, Failure> {
+    compute.use_fastest();
+    match &args.what {
+        What::Playroom(args) => playroom::run(args, printer),
+        What::Baselines(args) => sweep::baselines(args, printer),
+        What::Sweep(args) => sweep::run(args, printer),
+        What::Compare(args) => compare::run(args, printer),
+    }
+}
+
+fn failure(error: EvalError) -> Failure {
+    let exit = match &error {
+        EvalError::Io { .. } => Exit::Storage,
+        EvalError::Malformed { .. }
+        | EvalError::Syntax { .. }
+        | EvalError::Inapplicable { .. }
+        | EvalError::Taken { .. }
+        | EvalError::AnotherRun { .. } => Exit::Refused,
+        EvalError::Busy { .. } => Exit::Busy,
+        EvalError::Checkpoint(_) | EvalError::Metric { .. } => Exit::Model,
+        EvalError::Stopped => interrupt::requested().unwrap_or(Exit::Interrupted),
+        EvalError::Agent(error) => match error.class() {
+            ErrorClass::Refused => Exit::Refused,
+            ErrorClass::Model => Exit::Model,
+            ErrorClass::Storage => Exit::Storage,
+            ErrorClass::Internal => Exit::Internal,
+            ErrorClass::Cancelled => interrupt::requested().unwrap_or(Exit::Interrupted),
+        },
+        EvalError::Tensor(_) => Exit::Internal,
+    };
+    Failure::of(exit, &error)
+}
