@@ -193,7 +193,8 @@ impl Harness<'_> {
             figures.extend(published.figures(&shown)?);
         }
         if let Some(eyes) = self.eyes {
-            let result = at_size(&picture, truth.size());
+            let size = truth.target.as_ref().map_or(picture.dimensions(), RgbImage::dimensions);
+            let result = at_size(&picture, size);
             view.picture = &result;
             for view in std::iter::once(view).chain(View::of_truth(truth)) {
                 figures.extend(item::edit_figures(item, truth, &view, eyes)?);

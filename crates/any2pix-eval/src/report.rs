@@ -19,7 +19,7 @@ use crate::{EvalError, Result};
 pub const SAMPLES: &str = "samples.jsonl";
 /// What was run, and the estimates of every slice.
 pub const RESULTS: &str = "results.json";
-const TABLE: &str = "table.md";
+pub(crate) const TABLE: &str = "table.md";
 const TIMINGS: &str = "timings.json";
 
 /// The columns of the table: what a row of `samples.jsonl` calls it, its heading, its decimals.
@@ -61,6 +61,9 @@ pub(crate) const COLUMNS: &[(&str, &str, usize)] = &[
     ("PlayroomCLIP_sound", "PlayroomCLIP_sound", 3),
     ("aesthetic", "aesthetic", 2),
     ("pickscore", "PickScore", 2),
+    ("vie_sc", "VIE SC", 2),
+    ("vie_pq", "VIE PQ", 2),
+    ("vie_overall", "VIE overall", 2),
     ("locator_hit", "IoU ≥ 0.5", 2),
     ("place_obeyed", "place", 2),
     ("reference_found", "reference", 2),

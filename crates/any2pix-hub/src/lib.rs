@@ -1,6 +1,8 @@
-//! Published checkpoints: what they hold, where they come from, and what is missing.
+//! Published checkpoints: what they hold, where they come from, and what is missing; and every
+//! other connection, which is the one to a judge.
 
 pub mod cache;
+pub mod chat;
 pub mod client;
 pub mod convert;
 pub mod definition;
@@ -18,6 +20,7 @@ mod tokenizer;
 pub mod write;
 
 pub use cache::{Cache, Snapshot};
+pub use chat::{ChatClient, ChatSettings};
 pub use client::{HubClient, HubSettings};
 pub use convert::convert;
 pub use definition::{ComponentDefinition, ModelDefinition};

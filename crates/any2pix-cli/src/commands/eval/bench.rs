@@ -9,7 +9,7 @@ use any2pix_agent::{OpenOptions, Pipeline, Playroom};
 use any2pix_eval::protocol::Report;
 use any2pix_eval::systems::{Parts, Stored, System};
 use any2pix_eval::{
-    Asked, EvalError, Eyes, Harness, Perception, Protocol, Published, Sample, Suite,
+    Asked, EvalError, Eyes, Harness, Perception, Protocol, Published, Sample, Suite, page,
 };
 use any2pix_nn::ops::{self, Precision};
 use serde_json::{Value, json};
@@ -170,11 +170,14 @@ impl<'a> Bench<'a> {
         };
         let eyes = self.eyes.as_ref().map(|eyes| eyes.fingerprint().to_string());
         let protocol = Protocol { harness, about, eyes };
-        protocol.run(system, out, self.args.resume, &mut |done, total, sample: &Sample| {
-            let state = sample.error.as_deref().unwrap_or("done");
-            printer.note(&format!("{done}/{total} {} {}: {state}", sample.id, sample.kind));
-            interrupt::requested().is_none()
-        })
+        let report =
+            protocol.run(system, out, self.args.resume, &mut |done, total, sample: &Sample| {
+                let state = sample.error.as_deref().unwrap_or("done");
+                printer.note(&format!("{done}/{total} {} {}: {state}", sample.id, sample.kind));
+                interrupt::requested().is_none()
+            })?;
+        page::write(&self.suite, out)?;
+        Ok(report)
     }
 }
 

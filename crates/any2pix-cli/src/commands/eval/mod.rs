@@ -2,6 +2,9 @@
 
 mod bench;
 mod compare;
+mod import;
+mod judge;
+mod page;
 mod playroom;
 mod settings;
 mod sweep;
@@ -23,7 +26,8 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// The held-out split of the embedded model's world: one run, one report.
+    /// The held-out split of the embedded model's world, or any other suite: one run, one report.
+    #[command(visible_alias = "run")]
     Playroom(Box<playroom::Args>),
     /// The model beside what copies the source, what copies the target, SDEdit, and itself without
     /// references and without its prior: one report each, and one table.
@@ -32,6 +36,12 @@ enum What {
     Sweep(Box<sweep::Args>),
     /// What differs between two reports, item by item, with intervals and gates.
     Compare(compare::Args),
+    /// Draw the page of a stored report or sweep again.
+    Page(page::Args),
+    /// Make a suite of a published test set, or of one's own.
+    Import(import::Args),
+    /// Let a vision-language model judge a stored report: VIEScore.
+    Judge(Box<judge::Args>),
 }
 
 pub(super) fn run(args: &Args, compute: &ComputeArgs, printer: &Printer) -> Result<Exit, Failure> {
@@ -41,6 +51,9 @@ pub(super) fn run(args: &Args, compute: &ComputeArgs, printer: &Printer) -> Resu
         What::Baselines(args) => sweep::baselines(args, printer),
         What::Sweep(args) => sweep::run(args, printer),
         What::Compare(args) => compare::run(args, printer),
+        What::Page(args) => page::run(args, printer),
+        What::Import(args) => import::run(args, printer),
+        What::Judge(args) => judge::run(args, printer),
     }
 }
 

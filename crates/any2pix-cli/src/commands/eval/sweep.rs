@@ -2,7 +2,7 @@
 
 use any2pix_eval::sweep::{Axis, Point, grid, write};
 use any2pix_eval::systems::SystemName;
-use any2pix_eval::{Asked, Sample};
+use any2pix_eval::{Asked, Sample, curves};
 use serde_json::json;
 
 use super::bench::{Bench, BenchArgs};
@@ -74,6 +74,7 @@ fn every_point(
         runs.push((point, report.samples));
     }
     let table = write(&args.out, axes, &runs).map_err(failure)?;
+    curves::draw(&args.out).map_err(failure)?;
     if printer.json {
         let out = args.out.to_string_lossy();
         printer.document(&json!({ "out": out, "points": total, "table": table }));
