@@ -22,7 +22,7 @@ use crate::error::AgentError;
 use crate::knowledge::Concept;
 use crate::painter::Painter;
 use crate::progress::Stage;
-use crate::settings::{Decoder, SettingsPatch};
+use crate::settings::{Decoder, EditSettings, SettingsPatch};
 use crate::store::ModelStore;
 
 /// `model_index.json`: what a model is as a whole.
@@ -212,6 +212,23 @@ impl Components {
                 |error| AgentError::Weights { component: "llm".into(), error: Box::new(error) },
             )
         })
+    }
+
+    /// What the prior makes of an embedding, unless the settings leave it out.
+    ///
+    /// # Shapes
+    /// `(1, e)` → the same.
+    pub(crate) fn refined(
+        &self,
+        generated: &Tensor,
+        settings: &EditSettings,
+    ) -> Result<Tensor, AgentError> {
+        if !settings.refine {
+            return Ok(generated.clone());
+        }
+        let use_of_prior = self.index.prior.into();
+        let refined = self.prior()?.refine(generated, None, &use_of_prior);
+        refined.map_err(AgentError::compute(Stage::Refine))
     }
 
     /// The prior.

@@ -21,7 +21,7 @@ use crate::plan_report;
 use crate::progress::{Progress, Stage};
 use crate::request::EditRequest;
 use crate::run::Run;
-use crate::settings::{EditSettings, SettingsPatch};
+use crate::settings::SettingsPatch;
 use crate::sighting;
 use crate::store::ModelStore;
 use crate::tasks::tasks;
@@ -94,24 +94,7 @@ impl Edit<'_> {
 
     fn refine(&self, plan: &EditPlan, request: &EditRequest) -> Result<Tensor, AgentError> {
         let generated = row(&plan.gen_embedding).map_err(AgentError::compute(Stage::Refine))?;
-        self.refined(&generated, &request.settings)
-    }
-
-    /// What the prior makes of an embedding, unless the settings leave it out.
-    ///
-    /// # Shapes
-    /// `(1, e)` → the same.
-    pub(crate) fn refined(
-        &self,
-        generated: &Tensor,
-        settings: &EditSettings,
-    ) -> Result<Tensor, AgentError> {
-        if !settings.refine {
-            return Ok(generated.clone());
-        }
-        let use_of_prior = self.components.index.prior.into();
-        let refined = self.components.prior()?.refine(generated, None, &use_of_prior);
-        refined.map_err(AgentError::compute(Stage::Refine))
+        self.components.refined(&generated, &request.settings)
     }
 
     /// The galleries in the order in which they are asked: people's own come first.

@@ -371,9 +371,14 @@ impl AgentError {
             Self::Planning { .. } => "instruction that the planner refuses",
             Self::NoPlan { .. } => "no edit follows from the plan",
             Self::OutputIsInput { .. } => "output is an input",
+            Self::NoRecord { .. } | Self::OtherOptions { .. } | Self::OtherInput { .. } => {
+                "edit that cannot be repeated"
+            }
+            Self::Unencodable { .. } => "picture that the format cannot hold",
             Self::Weights { .. }
             | Self::BadModel { .. }
             | Self::MissingComponent { .. }
+            | Self::OtherWeights { .. }
             | Self::TooLarge { .. } => "model that cannot be loaded",
             Self::Unwritable { .. } | Self::DamagedJournal { .. } => "storage",
             Self::Compute { .. } | Self::Panicked => "internal error",

@@ -46,7 +46,7 @@ impl Playroom {
         let mut run = Run::new(progress);
         let components = self.components();
         let spoken = run.stage(Stage::Encode, |_| components.spoken(&[caption]))?;
-        let refined = run.stage(Stage::Refine, |_| self.refined(&spoken, settings))?;
+        let refined = run.stage(Stage::Refine, |_| components.refined(&spoken, settings))?;
         let condition = run.stage(Stage::Condition, |_| {
             let mixed = conditioning::mix(None, &spoken, &refined, settings);
             mixed.map_err(AgentError::compute(Stage::Condition))
