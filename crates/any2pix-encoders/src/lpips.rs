@@ -2,6 +2,7 @@
 //! (`lpips` 0.1, `net="alex"`).
 
 use candle_core::{D, Result, Tensor};
+use candle_nn::init::ONE;
 use candle_nn::{Conv2d, Conv2dConfig, Module, VarBuilder};
 use serde::Deserialize;
 
@@ -56,7 +57,7 @@ impl Lpips {
             let vb = network.pp(format!("features.{index}"));
             convolutions.push(candle_nn::conv2d(width, next, kernel, shape, vb)?);
             let name = format!("lin{layer}.model.1.weight");
-            weights.push(linear.get((1, next, 1, 1), &name)?);
+            weights.push(linear.get_with_hints((1, next, 1, 1), &name, ONE)?);
             width = next;
         }
         Ok(Self { convolutions, weights })

@@ -390,7 +390,7 @@ fn doing_nothing_and_telling_the_truth_bound_every_figure() {
 
     let table = std::fs::read_to_string(root.join("truth/table.md")).unwrap();
     assert!(!table.contains("Not measured"), "{table}");
-    assert!(table.contains("| replace × mixed | 1 | 1.00 |"), "{table}");
+    assert!(table.contains("| replace × mixed | 1 | 0.00 | 1.00 |"), "{table}");
     assert_eq!(report::read(&root.join("truth")).unwrap().len(), 4);
     assert!(root.join("truth/contact_sheet.png").exists());
     std::fs::remove_dir_all(root).unwrap();
