@@ -18,11 +18,16 @@ fn table(settings: &EditSettings) -> Map<String, Value> {
 }
 
 /// A value as people read and type it.
-fn shown(value: &Value) -> String {
+fn shown(key: &str, value: &Value) -> String {
+    let parts = |parts: &[Value], between| {
+        let parts: Vec<String> = parts.iter().map(|part| shown("", part)).collect();
+        parts.join(between)
+    };
     match value {
         Value::Null => DEFAULT.to_string(),
         Value::String(text) => text.clone(),
-        Value::Array(parts) => parts.iter().map(shown).collect::<Vec<_>>().join(","),
+        Value::Array(sides) if key == "size" => parts(sides, "x"),
+        Value::Array(numbers) => parts(numbers, ","),
         other => other.to_string(),
     }
 }
@@ -46,7 +51,7 @@ fn read(key: &str, text: &str, current: &Value) -> Value {
 impl Session {
     /// The settings of the next turn, by name.
     pub fn table(&self) -> Vec<(String, String)> {
-        table(&self.settings).iter().map(|(key, value)| (key.clone(), shown(value))).collect()
+        table(&self.settings).iter().map(|(key, value)| (key.clone(), shown(key, value))).collect()
     }
 
     /// Sets `key` to `value` for the turns to come.
