@@ -88,9 +88,8 @@ fn place(manifest: &Path, reference: &Reference) -> Result<String, AgentError> {
     let hash = sha256(&reference.bytes);
     let file = format!("{}-{name}", &hash[..8]);
     let path = media.join(&file);
-    if std::fs::read(&path).is_ok_and(|bytes| bytes == *reference.bytes) {
-        // An earlier turn or export wrote it.
-    } else {
+    // An earlier turn or export may have written it.
+    if !std::fs::read(&path).is_ok_and(|bytes| bytes == *reference.bytes) {
         write_atomically(&path, &reference.bytes)?;
     }
     let folder = media.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());

@@ -24,6 +24,9 @@ use crate::storage;
 /// The name of the previous turn's result.
 pub const LAST: &str = "last";
 
+/// Most characters of a conversation's name.
+const LONGEST_ID: usize = 100;
+
 /// An edit that was done.
 #[derive(Clone, Debug)]
 pub struct Turn {
@@ -84,7 +87,7 @@ impl Session {
     pub fn new(folder: &Path, home: Option<PathBuf>, settings: EditSettings) -> Self {
         let name = folder.file_name().map_or_else(String::new, |n| n.to_string_lossy().into());
         let plain = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '-' };
-        let id: String = name.chars().map(plain).collect();
+        let id: String = name.chars().take(LONGEST_ID).map(plain).collect();
         Self {
             id: if id.is_empty() { "chat".to_string() } else { id },
             folder: folder.to_path_buf(),

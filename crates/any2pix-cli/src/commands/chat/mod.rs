@@ -81,33 +81,34 @@ pub(super) fn run(args: &Args, compute: &ComputeArgs, printer: &Printer) -> Resu
         Input::lines()
     };
     let mut failed = false;
-    loop {
+    let mut report = |failure: &Failure| {
+        printer.failure(failure);
+        failed = true;
+    };
+    let exit = loop {
         let line = match input.next(&talk.prompt())? {
             Heard::Line(line) => line,
+            Heard::Left(exit) => break exit,
             Heard::Wrong(failure) => {
-                printer.failure(&failure);
-                failed = true;
+                report(&failure);
                 continue;
             }
             Heard::Interrupted => {
                 printer.note("Ctrl-C again leaves; so do Ctrl-D and /quit");
                 continue;
             }
-            Heard::Left(exit) => return Ok(if failed && !terminal { Exit::Items } else { exit }),
         };
         interrupt::begin();
         match talk.hear(&line) {
             Ok(true) => {}
-            Ok(false) => break,
-            Err(failure) => {
-                printer.failure(&failure);
-                failed = true;
-                match interrupt::requested() {
-                    Some(exit) if !terminal || exit == Exit::Terminated => return Ok(exit),
-                    _ => {}
-                }
-            }
+            Ok(false) => break Exit::Done,
+            Err(failure) => report(&failure),
         }
-    }
-    Ok(if failed && !terminal { Exit::Items } else { Exit::Done })
+        // At a terminal Ctrl-C was meant for the edit alone.
+        match interrupt::requested() {
+            Some(exit) if !terminal || exit == Exit::Terminated => return Ok(exit),
+            _ => {}
+        }
+    };
+    Ok(if failed && !terminal { Exit::Items } else { exit })
 }

@@ -106,8 +106,12 @@ impl Preview {
         if !self.is_on() {
             return;
         }
-        let (columns, rows) = viuer::terminal_size();
-        let (width, height) = cells(picture.dimensions(), (columns.into(), rows.into()));
+        let terminal = match viuer::terminal_size() {
+            // One that does not know its size.
+            (0, _) | (_, 0) => (80, 24),
+            (columns, rows) => (columns.into(), rows.into()),
+        };
+        let (width, height) = cells(picture.dimensions(), terminal);
         let config = viuer::Config {
             absolute_offset: false,
             width: Some(width),
