@@ -105,6 +105,27 @@ pub enum AgentError {
         /// What may be given.
         reason: String,
     },
+    /// A setting that does not exist.
+    #[error("`{key}` is no setting")]
+    UnknownSetting {
+        /// What was given.
+        key: String,
+        /// What there is.
+        keys: Vec<String>,
+    },
+    /// A setting's value is of the wrong kind.
+    #[error("{key} {value}: {reason}")]
+    SettingValue {
+        /// The setting.
+        key: String,
+        /// What was given.
+        value: String,
+        /// Why it cannot be taken.
+        reason: String,
+    },
+    /// A conversation has no picture yet.
+    #[error("there is no result yet")]
+    NothingYet,
     /// A reference that a model cannot follow.
     #[error("[{name}]: besides words, this model takes one picture alone: the one that it edits")]
     WordsOnly {
@@ -364,9 +385,11 @@ impl AgentError {
             Self::Unbound { .. } => "unbound reference",
             Self::Unusable { .. } | Self::Unreadable { .. } => "unreadable file",
             Self::Media { .. } => "file that is no picture or sound",
-            Self::Setting { .. } => "setting out of range",
+            Self::Setting { .. } | Self::SettingValue { .. } | Self::UnknownSetting { .. } => {
+                "setting out of range"
+            }
             Self::WordsOnly { .. } => "reference that the model cannot follow",
-            Self::NoPicture => "no picture to edit",
+            Self::NoPicture | Self::NothingYet => "no picture to edit",
             Self::UnknownObject { .. } => "unknown object",
             Self::Planning { .. } => "instruction that the planner refuses",
             Self::NoPlan { .. } => "no edit follows from the plan",
@@ -437,6 +460,10 @@ impl Hint for AgentError {
                     "the embedded model follows references: leave --model out".to_string(),
                 ];
             }
+            Self::UnknownSetting { keys, .. } => {
+                return vec![format!("one of {}", keys.join(", "))];
+            }
+            Self::NothingYet => "name a picture, as in `add a dog to [photo.jpg]`",
             Self::NoPicture => "name it, as in `make it snow in [photo.jpg]`",
             Self::NoPlan { .. } => "say it in other words, for instance `add a dog to [photo.jpg]`",
             Self::NoRecord { .. } => {
@@ -479,7 +506,9 @@ impl Hint for AgentError {
             Self::Compute { .. } | Self::Panicked => {
                 "this is a defect of any2pix or of the model; please report it"
             }
-            Self::Setting { .. } | Self::Cancelled { .. } => return Vec::new(),
+            Self::Setting { .. } | Self::SettingValue { .. } | Self::Cancelled { .. } => {
+                return Vec::new();
+            }
         };
         vec![hint.to_string()]
     }

@@ -76,7 +76,7 @@ impl Input {
 }
 
 /// True when bytes begin like a sound file; the extension says nothing.
-fn is_sound(bytes: &[u8]) -> bool {
+pub(crate) fn is_sound(bytes: &[u8]) -> bool {
     let starts = |magic: &[u8]| bytes.starts_with(magic);
     let wave = (starts(b"RIFF") || starts(b"RF64")) && bytes.get(8..12) == Some(b"WAVE");
     // An MPEG audio frame: eleven bits of synchronisation and a layer that exists.

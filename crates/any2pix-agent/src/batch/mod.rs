@@ -14,6 +14,7 @@
 //! and synced: a row is done when its line is there. A run that starts again reads the journal,
 //! drops a last line that is torn, and does the rest.
 
+mod conversation;
 mod edit;
 mod folder;
 mod identity;

@@ -2,6 +2,7 @@
 
 mod batch;
 mod bench;
+mod chat;
 mod completions;
 mod data;
 mod doctor;
@@ -27,6 +28,8 @@ use crate::printer::Printer;
 pub(crate) enum Command {
     /// Edit a picture, or make one from nothing.
     Edit(Box<edit::Args>),
+    /// Talk about a picture, sentence by sentence.
+    Chat(Box<chat::Args>),
     /// Do the edits of a manifest.
     Batch(Box<batch::Args>),
     /// Join the shards of a batch, and say what is missing.
@@ -62,6 +65,7 @@ impl Command {
     pub(crate) fn run(self, compute: &ComputeArgs, printer: &Printer) -> Result<Exit, Failure> {
         match self {
             Self::Edit(args) => edit::run(&args, compute, printer),
+            Self::Chat(args) => chat::run(&args, compute, printer),
             Self::Batch(args) => batch::run(&args, compute, printer),
             Self::Merge(args) => merge::run(&args, printer),
             Self::Worker(args) => worker::run(&args, compute, printer),

@@ -6,7 +6,7 @@ use any2pix_agent::Recording;
 use serde_json::{Map, Value};
 
 use crate::diagnostics::{Exit, Failure};
-use crate::printer::{Printer, printable};
+use crate::printer::{Printer, printable_line};
 
 /// Show what a picture remembers of its edit: instruction, inputs, plan, settings, weights.
 #[derive(clap::Args)]
@@ -22,7 +22,7 @@ pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     if let Some(record) = recording.document().as_object() {
-        rows(record).iter().for_each(|row| printer.result(&printable(row)));
+        rows(record).iter().for_each(|row| printer.result(&printable_line(row)));
     }
     Ok(Exit::Done)
 }

@@ -73,6 +73,7 @@ fn failure(error: EvalError) -> Failure {
             ErrorClass::Model => Exit::Model,
             ErrorClass::Storage => Exit::Storage,
             ErrorClass::Internal => Exit::Internal,
+            ErrorClass::Busy => Exit::Busy,
             ErrorClass::Cancelled => interrupt::requested().unwrap_or(Exit::Interrupted),
         },
         EvalError::Tensor(_) => Exit::Internal,
