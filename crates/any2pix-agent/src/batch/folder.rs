@@ -19,7 +19,7 @@ const MAX_IDENTITY: u64 = 1 << 20;
 
 /// The folder of a batch.
 #[derive(Clone, Debug)]
-pub struct BatchFolder {
+pub(super) struct BatchFolder {
     path: PathBuf,
 }
 
@@ -38,7 +38,7 @@ fn unwritable(path: &Path) -> impl Fn(std::io::Error) -> AgentError + '_ {
 
 impl BatchFolder {
     /// The folder at `path`, which need not be there yet.
-    pub fn new(path: &Path) -> Self {
+    pub(super) fn new(path: &Path) -> Self {
         Self { path: path.to_path_buf() }
     }
 

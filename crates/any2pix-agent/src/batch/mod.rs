@@ -28,10 +28,8 @@ mod row;
 mod run;
 mod shards;
 
-pub use folder::BatchFolder;
 pub use manifest::{Fault, Manifest, ManifestOptions};
 pub use merge::{Merged, merge};
-pub use names::{output_stem, row_seed};
 pub use result::{FailureGroup, RowResult, RowStatus, Totals};
 pub use run::{Batch, RowEvent, Summary, Watch};
-pub use shards::{Session, Shard};
+pub use shards::Shard;

@@ -9,7 +9,7 @@ const MAX_STEM: usize = 64;
 
 /// The name, without extension, of the picture of the row called `id`. An id of at most 64 letters,
 /// digits, `-` and `_` is its own name; of any other the rest becomes `_`, and the hash follows.
-pub fn output_stem(id: &str) -> String {
+pub(super) fn output_stem(id: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if id.len() <= MAX_STEM && id.chars().all(is_plain) {
         return id.to_string();
@@ -21,7 +21,7 @@ pub fn output_stem(id: &str) -> String {
 /// The seed of the row called `id` in a batch with `seed`: the first 8 bytes, little-endian, of
 /// SHA-256 over `any2pix row seed`, a zero byte, `seed` in 8 bytes, little-endian, and the id in
 /// UTF-8; of them the lower 53 bits, which every reader of JSON keeps.
-pub fn row_seed(seed: u64, id: &str) -> u64 {
+pub(super) fn row_seed(seed: u64, id: &str) -> u64 {
     let mut hasher = Sha256::new_with_prefix(b"any2pix row seed\0");
     hasher.update(seed.to_le_bytes());
     hasher.update(id.as_bytes());

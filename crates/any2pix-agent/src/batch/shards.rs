@@ -7,11 +7,11 @@ const MAX_SHARDS: usize = 99_999;
 
 /// Rows that follow from each other, in order; most have one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Session {
+pub(super) struct Session {
     /// The session's name, or its only row's id.
-    pub name: String,
+    pub(super) name: String,
     /// Indices of its rows.
-    pub rows: Vec<usize>,
+    pub(super) rows: Vec<usize>,
 }
 
 /// A part of a batch.
@@ -24,9 +24,6 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// The whole batch.
-    pub const WHOLE: Self = Self { index: 0, count: 1 };
-
     /// Shard `index` of `count`.
     pub fn new(index: usize, count: usize) -> Result<Self, AgentError> {
         let refused = |name, value: usize, reason: String| {
@@ -43,7 +40,7 @@ impl Shard {
     }
 
     /// Its sessions: of all, which are sorted by name, every `count`th.
-    pub fn sessions(self, all: &[Session]) -> impl Iterator<Item = &Session> {
+    pub(super) fn sessions(self, all: &[Session]) -> impl Iterator<Item = &Session> {
         all.iter().skip(self.index).step_by(self.count)
     }
 

@@ -1,6 +1,7 @@
 use std::io::Cursor;
 
-use exif::{In, Reader, Tag, Value};
+use ::exif::experimental::Writer;
+use ::exif::{Field, In, Reader, Tag, Value};
 use image::{Rgb, RgbImage, Rgba, RgbaImage};
 
 use super::*;
@@ -28,10 +29,10 @@ fn exif_of_camera() -> Vec<u8> {
         (Tag::MakerNote, Value::Undefined(vec![1; 300], 0)),
         (Tag::GPSLatitudeRef, Value::Ascii(vec![b"N".to_vec()])),
     ];
-    let fields = fields.map(|(tag, value)| exif::Field { tag, ifd_num: In::PRIMARY, value });
+    let fields = fields.map(|(tag, value)| Field { tag, ifd_num: In::PRIMARY, value });
     let small =
-        exif::Field { tag: Tag::Compression, ifd_num: In::THUMBNAIL, value: Value::Short(vec![6]) };
-    let mut writer = exif::experimental::Writer::new();
+        Field { tag: Tag::Compression, ifd_num: In::THUMBNAIL, value: Value::Short(vec![6]) };
+    let mut writer = Writer::new();
     fields.iter().chain([&small]).for_each(|field| writer.push_field(field));
     writer.set_jpeg(b"\xff\xd8 a thumbnail \xff\xd9", In::THUMBNAIL);
     let mut bytes = Cursor::new(Vec::new());
