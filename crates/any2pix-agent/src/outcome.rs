@@ -15,7 +15,7 @@ use crate::output::{self, Account, Encoding};
 use crate::pipeline::LlmFormat;
 use crate::progress::Stage;
 use crate::public_names::public_names;
-use crate::request::{EditRequest, Instruction, Reference};
+use crate::request::{EditRequest, Instruction, LAST, Reference};
 use crate::run::Run;
 use crate::settings::EditSettings;
 use crate::storage;
@@ -183,9 +183,11 @@ pub fn provenance(request: &EditRequest) -> Vec<Provenance> {
     let of = |reference: &Reference| Provenance {
         name: reference.name.clone(),
         sha256: sha256(&reference.bytes),
+        // The result before is called as its conversation or its batch calls its files.
         file: reference
             .path
             .as_deref()
+            .filter(|_| reference.name != LAST)
             .and_then(file_name)
             .filter(|name| file_name(Path::new(&reference.name)).as_ref() != Some(name)),
     };

@@ -19,6 +19,8 @@ use std::sync::Arc;
 use crate::error::AgentError;
 use crate::settings::EditSettings;
 
+/// The name, in a conversation and in the session of a batch, of the result before.
+pub const LAST: &str = "last";
 /// Longest instruction, in characters.
 pub const MAX_CHARACTERS: usize = 32_000;
 /// Most inputs of one edit.

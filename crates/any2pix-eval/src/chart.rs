@@ -146,11 +146,10 @@ struct Svg(String);
 
 impl Svg {
     fn new(title: &str, (width, height): (f64, f64), ground: Ground) -> Self {
-        let mut svg = Self(format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
-             width=\"{width}\" height=\"{height}\" role=\"img\" font-family=\"sans-serif\" \
-             font-size=\"12\">\n"
-        ));
+        let mut svg = Self("<svg xmlns=\"http://www.w3.org/2000/svg\" ".to_string());
+        svg.0 +=
+            &format!("viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" ");
+        svg.push("role=\"img\" font-family=\"sans-serif\" font-size=\"12\">");
         svg.push(&format!("<title>{}</title>", escape(title)));
         if ground == Ground::White {
             svg.push("<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>");

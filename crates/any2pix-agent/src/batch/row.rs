@@ -5,14 +5,12 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::names::output_stem;
-use crate::request::Instruction;
+use crate::request::{Instruction, LAST};
 use crate::settings::{EditSettings, SettingsPatch};
 use crate::strict_json;
 
 /// Longest id of a row or name of a session, in characters.
 const MAX_NAME: usize = 200;
-/// The reference that is the result of the turn before.
-const LAST: &str = "last";
 
 /// Where a reference's bytes come from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,3 +1,5 @@
+//! Files of every format, written and read again.
+
 use std::io::Cursor;
 
 use ::exif::experimental::Writer;
@@ -42,14 +44,15 @@ fn exif_of_camera() -> Vec<u8> {
 
 fn xmp_of_camera() -> String {
     let iptc = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/";
-    format!(
-        "\u{feff}<?xpacket begin='' id='W5M0'?><x:xmpmeta xmlns:x='adobe:ns:meta/'>\
-         <rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>\
-         <rdf:Description xmlns:e='{iptc}' xmlns:xmp='http://ns.adobe.com/xap/1.0/' \
-         xmlns:dc='http://purl.org/dc/elements/1.1/' e:DigitalSourceType='old' xmp:Rating='4'>\
-         <dc:rights>Jo &amp; Co</dc:rights><xmp:Thumbnails><rdf:Alt/></xmp:Thumbnails>\
-         </rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end='w'?>"
-    )
+    [
+        "\u{feff}<?xpacket begin='' id='W5M0'?><x:xmpmeta xmlns:x='adobe:ns:meta/'>",
+        "<rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>",
+        &format!("<rdf:Description xmlns:e='{iptc}' xmlns:xmp='http://ns.adobe.com/xap/1.0/' "),
+        "xmlns:dc='http://purl.org/dc/elements/1.1/' e:DigitalSourceType='old' xmp:Rating='4'>",
+        "<dc:rights>Jo &amp; Co</dc:rights><xmp:Thumbnails><rdf:Alt/></xmp:Thumbnails>",
+        "</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end='w'?>",
+    ]
+    .concat()
 }
 
 fn icc() -> Vec<u8> {

@@ -54,12 +54,15 @@ fn description(is_edit: bool, record: Option<&str>) -> String {
         false => "trainedAlgorithmicMedia",
     };
     let tool = concat!("any2pix ", env!("CARGO_PKG_VERSION"));
-    let mut text = format!(
-        "<rdf:Description xmlns:rdf=\"{RDF}\" rdf:about=\"\" xmlns:Iptc4xmpExt=\"{IPTC_EXT}\" \
-         xmlns:xmp=\"{XMP}\" xmlns:any2pix=\"{ANY2PIX}\">\n\
-         <Iptc4xmpExt:DigitalSourceType>{SOURCE_TYPES}/{kind}</Iptc4xmpExt:DigitalSourceType>\n\
-         <xmp:CreatorTool>{tool}</xmp:CreatorTool>\n"
-    );
+    let mut text = [
+        format!("<rdf:Description xmlns:rdf=\"{RDF}\" rdf:about=\"\" "),
+        format!(
+            "xmlns:Iptc4xmpExt=\"{IPTC_EXT}\" xmlns:xmp=\"{XMP}\" xmlns:any2pix=\"{ANY2PIX}\">\n"
+        ),
+        format!("<Iptc4xmpExt:DigitalSourceType>{SOURCE_TYPES}/{kind}"),
+        format!("</Iptc4xmpExt:DigitalSourceType>\n<xmp:CreatorTool>{tool}</xmp:CreatorTool>\n"),
+    ]
+    .concat();
     if let Some(record) = record {
         // JSON escapes control characters; these two are no characters of XML either.
         let record = record.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff");
@@ -98,6 +101,7 @@ fn cleaned(source: &str) -> Option<(String, usize)> {
     let mut reader = NsReader::from_str(source);
     let (mut kept, mut end_of_rdf) = (String::new(), None);
     let (mut depth, mut dropped_at) = (0, None);
+    let (mut description, mut is_space_dropped) = (None, false);
     loop {
         let before = usize::try_from(reader.buffer_position()).ok()?;
         let event = reader.read_event().ok()?;
@@ -115,23 +119,39 @@ fn cleaned(source: &str) -> Option<(String, usize)> {
                 }
                 let is_dropped = DROPPED.iter().any(|(ns, name)| is(&reader, tag.name(), ns, name));
                 if dropped_at.is_none() && !is_dropped {
+                    let start = kept.len();
                     kept.push_str(&without_dropped(&reader, tag, is_open)?);
+                    is_space_dropped = false;
+                    if is_open && is(&reader, tag.name(), RDF, "Description") && says_nothing(tag) {
+                        description = Some((depth, start, kept.len()));
+                    }
                 } else if dropped_at.is_none() && is_open {
                     dropped_at = Some(depth);
                 }
             }
             Event::End(tag) => {
-                if dropped_at.is_none() {
-                    if is(&reader, tag.name(), RDF, "RDF") {
-                        end_of_rdf = Some(kept.len());
+                let of_this = description.filter(|(at, ..)| *at == depth);
+                match of_this {
+                    // All that it said is dropped, as of the one that we wrote ourselves.
+                    Some((_, start, inside)) if kept[inside..].trim().is_empty() => {
+                        kept.truncate(start);
+                        is_space_dropped = true;
                     }
-                    kept.push_str(piece);
+                    _ if dropped_at.is_none() => {
+                        if is(&reader, tag.name(), RDF, "RDF") {
+                            end_of_rdf = Some(kept.len());
+                        }
+                        kept.push_str(piece);
+                        is_space_dropped = false;
+                    }
+                    _ => {}
                 }
+                description = description.filter(|(at, ..)| *at != depth);
                 dropped_at = dropped_at.filter(|at| *at != depth);
                 depth -= 1; // the reader refuses an end without a start
             }
             Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) => {
-                if dropped_at.is_none() {
+                if dropped_at.is_none() && !(is_space_dropped && piece.trim().is_empty()) {
                     kept.push_str(piece);
                 }
             }
@@ -139,6 +159,12 @@ fn cleaned(source: &str) -> Option<(String, usize)> {
     }
     unescape(&kept).ok()?; // no entities but XML's own
     end_of_rdf.filter(|_| depth == 0).map(|end| (kept, end))
+}
+
+/// Whether a tag has no attribute but declarations and the `about` that every description has.
+fn says_nothing(tag: &BytesStart) -> bool {
+    let is_form = |key: &str| key.starts_with("xmlns") || key.ends_with(":about");
+    tag.attributes().flatten().all(|attribute| is_form(attribute.key.0))
 }
 
 /// A tag without the attributes that are dropped.

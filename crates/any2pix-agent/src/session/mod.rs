@@ -17,12 +17,10 @@ use crate::inputs::{self, Media};
 use crate::outcome::{EditOutcome, PlanReport, Rect};
 use crate::pipeline::{Pipeline, edit_guarded};
 use crate::progress::{Progress, Stage};
+pub use crate::request::LAST;
 use crate::request::{EditRequest, Instruction, Reference};
 use crate::settings::EditSettings;
 use crate::storage;
-
-/// The name of the previous turn's result.
-pub const LAST: &str = "last";
 
 /// Most characters of a conversation's name.
 const LONGEST_ID: usize = 100;

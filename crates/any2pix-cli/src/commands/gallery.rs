@@ -73,21 +73,32 @@ pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
                     }
                 };
                 printer.note(&format!("{from}: cut out {how}"));
-                printer.result(&picture.file);
             }
+            files(added.iter().map(|picture| picture.file.as_str()), printer);
         }
         Action::List { dir } => list(dir, printer)?,
         Action::Remove { dir, name } => {
-            for item in curate::remove(dir, name, &components()?)? {
-                printer.result(&item.file);
-            }
+            let removed = curate::remove(dir, name, &components()?)?;
+            files(removed.iter().map(|item| item.file.as_str()), printer);
         }
         Action::Index { dir } => {
             let count = curate::reindex(dir, &components()?)?;
             printer.note(&format!("{count} pictures"));
+            if printer.json {
+                printer.document(&json!({ "pictures": count }));
+            }
         }
     }
     Ok(Exit::Done)
+}
+
+/// The files that were added or removed: a line each, or one document.
+fn files<'a>(files: impl Iterator<Item = &'a str>, printer: &Printer) {
+    if printer.json {
+        printer.document(&json!({ "files": files.collect::<Vec<_>>() }));
+    } else {
+        files.for_each(|file| printer.result(file));
+    }
 }
 
 fn list(dir: &std::path::Path, printer: &Printer) -> Result<(), Failure> {

@@ -71,11 +71,11 @@ fn cell(estimate: Option<&Estimate>, decimals: usize) -> String {
 
 /// A table that scrolls in a box of its own.
 fn scrolled(label: &str, head: &str, body: &str) -> String {
-    format!(
-        "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{}\"><table>\n\
-         <thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n",
-        escape(label)
-    )
+    let label = escape(label);
+    let opening =
+        format!("<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{label}\">");
+    let table = format!("<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n");
+    format!("{opening}<table>\n{table}</table></div>\n")
 }
 
 fn heading(name: &str) -> String {
