@@ -48,7 +48,7 @@ fn every_engine_gets_all_that_a_batch_needs() {
     bench.write(MANIFEST, &rows(8));
     let flags = ["--workers", "3", "--cpus", "2", "--gpus", "1", "--allow-outside"];
     let slurm = printed(&bench, "slurm", &flags);
-    for line in ["#SBATCH --array=0-6%3", "#SBATCH --cpus-per-task=2", "#SBATCH --gres=gpu:1"] {
+    for line in ["#SBATCH --array=0-5%3", "#SBATCH --cpus-per-task=2", "#SBATCH --gres=gpu:1"] {
         assert!(slurm.lines().any(|found| found == line), "{line}: {slurm}");
     }
     let settings = ["--model=model", "--seed=5", "--steps=2", "--size=32x32", "--threads=2"];
@@ -58,7 +58,7 @@ fn every_engine_gets_all_that_a_batch_needs() {
     let ray = printed(&bench, "ray", &flags);
     assert!(ray.contains(include_str!("../../../cluster/any2pix_ray.py")));
     let command = ray.lines().last().unwrap();
-    let numbers = "--shards 7 --workers 3 --cpus 2 --gpus 1 --allow-outside -- ";
+    let numbers = "--shards 6 --workers 3 --cpus 2 --gpus 1 --allow-outside -- ";
     for word in [numbers].iter().chain(&settings) {
         assert!(command.contains(word), "{word}: {command}");
     }
@@ -75,7 +75,7 @@ fn every_engine_gets_all_that_a_batch_needs() {
 #[test]
 fn what_slurm_is_given_does_the_batch() {
     let bench = Bench::new();
-    bench.write(MANIFEST, &rows(12));
+    bench.write(MANIFEST, &rows(14));
     let one = ["batch", MANIFEST, "--out", "one", "--seed", "5"];
     ends_with(bench.any2pix(&[&one[..], &SMALL].concat()), 1);
     // Keeps the scripts that it is given and answers as sbatch does.
@@ -94,10 +94,10 @@ fn what_slurm_is_given_does_the_batch() {
         command.arg(bench.path(job)).current_dir(bench.path(""));
         command.env("SLURM_ARRAY_TASK_ID", index).status().unwrap().code()
     };
-    assert_eq!(run("job-1", "0"), Some(1), "some rows fail");
+    assert_eq!(run("job-1", "0"), Some(0));
     assert_eq!(run("job-2", "0"), Some(1), "a shard is missing");
-    assert_eq!(run("job-1", "1"), Some(1));
-    assert_eq!(run("job-2", "0"), Some(1), "some rows failed");
+    assert_eq!(run("job-1", "1"), Some(1), "a row fails");
+    assert_eq!(run("job-2", "0"), Some(1), "nothing is missing, and a row failed");
     assert_eq!(bench.results("out"), bench.results("one"));
     let other = ends_with(submit(&bench, "slurm", &["--shards", "3"]), 2);
     assert!(stderr(&other).contains("2 were begun"), "{}", stderr(&other));
