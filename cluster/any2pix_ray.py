@@ -112,7 +112,7 @@ class Batch:
         self.done = 0
         self.code = 0
         # Ray restarts nothing by itself: a shard would wait for an actor that finds no place, while others are idle.
-        self.actor = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus)(Editor)
+        self.actor: Any = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus)(Editor)
         self.command = [options.any2pix, "worker", "--stdio", *options.settings]
         workers = min(options.workers, options.shards)
         self.successors = SUCCESSORS * workers
