@@ -9,6 +9,7 @@ mod batch_progress;
 mod commands;
 mod compute;
 mod diagnostics;
+mod edit_flags;
 mod interrupt;
 mod model_args;
 mod output_args;

@@ -63,6 +63,11 @@ impl BatchFolder {
         self.path.join(format!("{}.done", shard.stem()))
     }
 
+    /// How many shards the batch has that was begun in the folder, if one was.
+    pub fn shards(&self) -> Result<Option<usize>, AgentError> {
+        Ok(self.identity()?.map(|identity| identity.shards()))
+    }
+
     /// What makes the results in the folder; `None` where there are none.
     pub(super) fn identity(&self) -> Result<Option<Identity>, AgentError> {
         let path = self.path.join(IDENTITY);

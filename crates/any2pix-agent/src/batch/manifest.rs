@@ -99,6 +99,11 @@ impl Manifest {
         self.rows.len()
     }
 
+    /// How many parts can be done independently.
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// Never: a manifest without rows is refused.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()

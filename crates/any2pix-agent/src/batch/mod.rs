@@ -8,6 +8,7 @@
 //! part-00003-of-00016.jsonl       the journal of a shard: a header, then one line a finished row
 //! part-00003-of-00016.done        says that the shard is complete
 //! results.jsonl, report.json      what `merge` makes of all shards: the same bytes for any number
+//! cluster/                        where a cluster did it: what was started, and its logs
 //! ```
 //!
 //! A picture is synced and renamed, its folder is synced, then its line is appended to the journal

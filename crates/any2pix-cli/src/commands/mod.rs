@@ -3,6 +3,7 @@
 mod batch;
 mod bench;
 mod chat;
+mod cluster;
 mod completions;
 mod data;
 mod doctor;
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Worker(Box<worker::Args>),
     /// Show what a picture remembers of its edit.
     Show(show::Args),
+    /// Do the edits of a manifest on many machines, by Ray, Slurm or Kubernetes.
+    Cluster(cluster::Args),
     /// Manage galleries: what words and sounds look like.
     Gallery(gallery::Args),
     /// Published models: list, fetch, look into, convert, make random ones.
@@ -70,6 +73,7 @@ impl Command {
             Self::Merge(args) => merge::run(&args, printer),
             Self::Worker(args) => worker::run(&args, compute, printer),
             Self::Show(args) => show::run(&args, printer),
+            Self::Cluster(args) => cluster::run(&args, compute, printer),
             Self::Gallery(args) => gallery::run(&args, printer),
             Self::Models(args) => models::run(&args, printer),
             Self::Parity(args) => parity::run(&args, compute, printer),
