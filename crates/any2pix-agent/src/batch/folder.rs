@@ -36,6 +36,14 @@ fn unwritable(path: &Path) -> impl Fn(std::io::Error) -> AgentError + '_ {
     |source| AgentError::Unwritable { path: path.to_path_buf(), source }
 }
 
+/// How many shards the batch has that was begun in `out`, if one was.
+///
+/// # Errors
+/// When the folder holds something else, or cannot be read.
+pub fn begun_shards(out: &Path) -> Result<Option<usize>, AgentError> {
+    Ok(BatchFolder::new(out).identity()?.map(|identity| identity.shards()))
+}
+
 impl BatchFolder {
     /// The folder at `path`, which need not be there yet.
     pub(super) fn new(path: &Path) -> Self {
@@ -61,11 +69,6 @@ impl BatchFolder {
 
     pub(super) fn done(&self, shard: Shard) -> PathBuf {
         self.path.join(format!("{}.done", shard.stem()))
-    }
-
-    /// How many shards the batch has that was begun in the folder, if one was.
-    pub fn shards(&self) -> Result<Option<usize>, AgentError> {
-        Ok(self.identity()?.map(|identity| identity.shards()))
     }
 
     /// What makes the results in the folder; `None` where there are none.

@@ -29,6 +29,7 @@ mod row;
 mod run;
 mod shards;
 
+pub use folder::begun_shards;
 pub use manifest::{Fault, Manifest, ManifestOptions};
 pub use merge::{Merged, merge};
 pub use result::{FailureGroup, RowResult, RowStatus, Totals};

@@ -12,7 +12,7 @@ mod template;
 
 use std::path::PathBuf;
 
-use any2pix_agent::batch::{BatchFolder, Manifest, ManifestOptions, Shard};
+use any2pix_agent::batch::{Manifest, ManifestOptions, Shard, begun_shards};
 use clap::ValueEnum;
 
 use self::job::{Job, path_text};
@@ -119,7 +119,7 @@ impl SubmitArgs {
         for warning in &manifest.warnings {
             printer.warning(warning);
         }
-        let begun = BatchFolder::new(&self.out).shards()?;
+        let begun = begun_shards(&self.out)?;
         let usual = self.workers.saturating_mul(SHARDS_A_WORKER).min(manifest.session_count());
         let shards = self.shards.or(begun).unwrap_or(usual);
         if let Some(begun) = begun.filter(|begun| *begun != shards) {
