@@ -54,6 +54,7 @@ fn settings(kind: &str, folder: &Path) -> Settings {
     };
     settings.add_filter(&escaped(folder), "[folder]");
     settings.add_filter(&escaped(&folder.canonicalize().unwrap()), "[folder]");
+    settings.add_filter(&escaped(Path::new(folder.file_name().unwrap())), "[folder]");
     settings.add_filter(r"\(os error \d+\)", "(os error)");
     settings.add_filter(r"any2pix \d+\.\d+\.\d+", "any2pix [version]");
     settings
