@@ -107,10 +107,7 @@ impl Edit<'_> {
         for dir in self.galleries {
             galleries.push(Gallery::open(dir, &encoder)?);
             let (store, name) = (&self.components.store, gallery::recorded_name(dir));
-            match store.knows(&name) {
-                true => store.use_again(&name),
-                false => store.remember(&name, gallery::fingerprint(dir)?)?,
-            }
+            store.remember_once(&name, || gallery::fingerprint(dir))?;
         }
         galleries.extend(Gallery::of_model(&self.components.store, &encoder)?);
         Ok(galleries)

@@ -165,7 +165,7 @@ fn memory(field: &str) -> Option<u64> {
 }
 
 /// What weights are kept in, and products computed in where the machine can.
-pub(crate) fn precision_name(precision: Precision) -> &'static str {
+pub fn precision_name(precision: Precision) -> &'static str {
     match precision {
         Precision::Bf16 => "bf16",
         Precision::F32 => "f32",

@@ -86,13 +86,16 @@ fn unescape(rest: &[char]) -> (char, usize) {
     }
 }
 
-fn escape(text: &str, out: &mut String) {
+/// `text` as an instruction has to say it, in words or as a name, so that it is no syntax.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::new();
     for c in text.chars() {
         if matches!(c, '[' | ']' | '\\') {
             out.push('\\');
         }
         out.push(c);
     }
+    out
 }
 
 impl Instruction {
@@ -196,10 +199,10 @@ impl fmt::Display for Instruction {
         let mut out = String::new();
         for segment in &self.segments {
             match segment {
-                Segment::Text(text) => escape(text, &mut out),
+                Segment::Text(text) => out.push_str(&escaped(text)),
                 Segment::Reference(index) => {
                     out.push('[');
-                    escape(self.names.get(*index).map_or("", String::as_str), &mut out);
+                    out.push_str(&escaped(self.names.get(*index).map_or("", String::as_str)));
                     out.push(']');
                 }
             }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use any2pix_nn::Checkpoint;
 use serde::de::DeserializeOwned;
@@ -39,6 +39,9 @@ pub struct ModelStore {
     used: Mutex<BTreeSet<String>>,
     /// The weights of the edit that is repeated: no others are handed out.
     expected: Option<Arc<BTreeMap<String, String>>>,
+    /// [`Self::fingerprint`], once somebody asked: a worker is asked for many shards, and a model
+    /// may have tens of gigabytes.
+    fingerprint: Arc<OnceLock<String>>,
 }
 
 impl ModelStore {
@@ -67,7 +70,14 @@ impl ModelStore {
     }
 
     fn new(name: String, place: Place) -> Self {
-        Self { name, place, hashes: Arc::default(), used: Mutex::default(), expected: None }
+        Self {
+            name,
+            place,
+            hashes: Arc::default(),
+            used: Mutex::default(),
+            expected: None,
+            fingerprint: Arc::default(),
+        }
     }
 
     /// Refuses, from now on, weights that are not those of `expected`.
@@ -84,6 +94,7 @@ impl ModelStore {
             hashes: self.hashes.clone(),
             used: Mutex::default(),
             expected: self.expected.clone(),
+            fingerprint: self.fingerprint.clone(),
         }
     }
 
@@ -179,7 +190,7 @@ impl ModelStore {
     /// The weights at `path`, which several parts are read from: their hash is taken once.
     pub fn weights_again(&self, path: &str) -> Result<Checkpoint, AgentError> {
         match &self.place {
-            Place::Folder(folder) if locked(&self.hashes).contains_key(path) => {
+            Place::Folder(folder) if self.knows(path) => {
                 self.use_again(path);
                 let file = self.file(folder, path)?.ok_or_else(|| self.bad(path, &"is missing"))?;
                 Checkpoint::open(&file).map_err(AgentError::weights(path))
@@ -221,8 +232,20 @@ impl ModelStore {
         Ok(())
     }
 
-    /// Whether the hash of `path` was taken before.
-    pub fn knows(&self, path: &str) -> bool {
+    /// [`Self::remember`] of what `hash` says, which is asked only when nobody knows it yet.
+    pub fn remember_once(
+        &self,
+        path: &str,
+        hash: impl FnOnce() -> Result<String, AgentError>,
+    ) -> Result<(), AgentError> {
+        if !self.knows(path) {
+            return self.remember(path, hash()?);
+        }
+        self.use_again(path);
+        Ok(())
+    }
+
+    fn knows(&self, path: &str) -> bool {
         locked(&self.hashes).contains_key(path)
     }
 
@@ -231,8 +254,17 @@ impl ModelStore {
         locked(&self.used).insert(path.to_string());
     }
 
-    /// One hash of the names and the bytes of all files of the model.
+    /// One hash of the names and the bytes of all files of the model, taken when it is first asked
+    /// for.
     pub fn fingerprint(&self) -> Result<String, AgentError> {
+        if let Some(known) = self.fingerprint.get() {
+            return Ok(known.clone());
+        }
+        let hash = self.hash_of_all()?;
+        Ok(self.fingerprint.get_or_init(|| hash).clone())
+    }
+
+    fn hash_of_all(&self) -> Result<String, AgentError> {
         let mut list = String::new();
         match &self.place {
             Place::Embedded => {

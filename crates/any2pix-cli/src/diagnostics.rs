@@ -81,17 +81,22 @@ impl Failure {
     }
 }
 
+impl From<ErrorClass> for Exit {
+    fn from(class: ErrorClass) -> Self {
+        match class {
+            ErrorClass::Refused => Self::Refused,
+            ErrorClass::Model => Self::Model,
+            ErrorClass::Storage => Self::Storage,
+            ErrorClass::Internal => Self::Internal,
+            ErrorClass::Busy => Self::Busy,
+            ErrorClass::Cancelled => interrupt::requested().unwrap_or(Self::Interrupted),
+        }
+    }
+}
+
 impl From<AgentError> for Failure {
     fn from(error: AgentError) -> Self {
-        let exit = match error.class() {
-            ErrorClass::Refused => Exit::Refused,
-            ErrorClass::Model => Exit::Model,
-            ErrorClass::Storage => Exit::Storage,
-            ErrorClass::Internal => Exit::Internal,
-            ErrorClass::Busy => Exit::Busy,
-            ErrorClass::Cancelled => interrupt::requested().unwrap_or(Exit::Interrupted),
-        };
-        let mut failure = Self::of(exit, &error);
+        let mut failure = Self::of(error.class().into(), &error);
         if let AgentError::Manifest { faults, .. } = &error {
             let line = |fault: &Fault| one_line(&format!("line {}: {}", fault.line, fault.reason));
             failure.causes.extend(faults.iter().take(MOST_FAULTS).map(line));

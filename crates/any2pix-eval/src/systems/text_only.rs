@@ -1,5 +1,6 @@
 //! Text only: the same model, told in words what the references show or sound like.
 
+use any2pix_agent::request::escaped;
 use any2pix_agent::{EditRequest, Instruction, Pipeline, Segment, Silent};
 
 use super::{Edited, System};
@@ -88,10 +89,6 @@ fn in_words(item: &Item, request: &EditRequest) -> Result<EditRequest> {
     let bound = |name: &String| request.references.iter().find(|r| r.name == *name).cloned();
     let references = instruction.names.iter().filter_map(bound).collect();
     Ok(EditRequest { instruction, references, settings: request.settings.clone() })
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('[', "\\[").replace(']', "\\]")
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use any2pix_agent::request::escaped;
 use any2pix_agent::session::LAST;
 use any2pix_agent::session::phrase::{expand, is_media_name, is_open};
 use rustyline::completion::{Completer, Pair};
@@ -114,17 +115,6 @@ impl Helping {
 fn open_bracket(text: &str) -> Option<usize> {
     let mut starts = text.rmatch_indices('[').map(|(at, _)| at + 1);
     if is_open(text) { starts.find(|start| is_open(&text[..*start])) } else { None }
-}
-
-fn escaped(name: &str) -> String {
-    let mut out = String::new();
-    for c in name.chars() {
-        if matches!(c, '[' | ']' | '\\') {
-            out.push('\\');
-        }
-        out.push(c);
-    }
-    out
 }
 
 fn unescaped(name: &str) -> String {

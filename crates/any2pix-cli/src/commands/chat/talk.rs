@@ -8,7 +8,7 @@ use any2pix_agent::{AgentError, EditOutcome, EditRequest, Pipeline, Reference, S
 use super::command::{self, Line};
 use super::preview::Preview;
 use crate::diagnostics::{Exit, Failure};
-use crate::printer::Printer;
+use crate::printer::{Printer, printable_line};
 use crate::progress::Terminal;
 
 /// A conversation under way.
@@ -21,8 +21,7 @@ pub(super) struct Talk<'a> {
 
 /// A file as it is called in what is said, on one line.
 fn file_name(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.replace(char::is_control, "\u{fffd}")
+    printable_line(&path.file_name().unwrap_or_default().to_string_lossy())
 }
 
 fn name(picture: &Reference) -> String {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use any2pix_agent::components::Components;
+use any2pix_agent::outcome::precision_name;
 use any2pix_agent::store::{ModelStore, PLAYROOM};
 use any2pix_agent::{OpenOptions, Pipeline, Playroom};
 use any2pix_eval::protocol::Report;
@@ -11,7 +12,7 @@ use any2pix_eval::systems::{Parts, Stored, System};
 use any2pix_eval::{
     Asked, EvalError, Eyes, Harness, Perception, Protocol, Published, Sample, Suite, page,
 };
-use any2pix_nn::ops::{self, Precision};
+use any2pix_nn::ops;
 use serde_json::{Value, json};
 
 use super::failure;
@@ -157,10 +158,7 @@ impl<'a> Bench<'a> {
         let is_made = about.get("outputs").is_none();
         about["system"] = if is_made { asked.about() } else { json!({ "name": "outputs" }) };
         about["suite"] = json!({ "sha256": self.suite_hash });
-        about["precision"] = json!(match ops::precision() {
-            Precision::Bf16 => "bf16",
-            Precision::F32 => "f32",
-        });
+        about["precision"] = json!(precision_name(ops::precision()));
         let harness = Harness {
             suite: &self.suite,
             eyes: self.eyes.as_ref().map(|eyes| eyes as &dyn Perception),

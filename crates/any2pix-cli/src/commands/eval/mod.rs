@@ -9,7 +9,6 @@ mod playroom;
 mod settings;
 mod sweep;
 
-use any2pix_agent::ErrorClass;
 use any2pix_eval::EvalError;
 
 use crate::compute::ComputeArgs;
@@ -68,14 +67,7 @@ fn failure(error: EvalError) -> Failure {
         EvalError::Busy { .. } => Exit::Busy,
         EvalError::Checkpoint(_) | EvalError::Metric { .. } => Exit::Model,
         EvalError::Stopped => interrupt::requested().unwrap_or(Exit::Interrupted),
-        EvalError::Agent(error) => match error.class() {
-            ErrorClass::Refused => Exit::Refused,
-            ErrorClass::Model => Exit::Model,
-            ErrorClass::Storage => Exit::Storage,
-            ErrorClass::Internal => Exit::Internal,
-            ErrorClass::Busy => Exit::Busy,
-            ErrorClass::Cancelled => interrupt::requested().unwrap_or(Exit::Interrupted),
-        },
+        EvalError::Agent(error) => error.class().into(),
         EvalError::Tensor(_) => Exit::Internal,
     };
     Failure::of(exit, &error)
