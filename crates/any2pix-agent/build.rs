@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 fn main() -> io::Result<()> {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/playroom");
-    let out = std::env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();
+    // Of the run, not of the compilation: a cached script may serve another checkout.
+    let folder = |name| std::env::var_os(name).map(PathBuf::from).unwrap_or_default();
+    let model = folder("CARGO_MANIFEST_DIR").join("../../models/playroom");
+    let out = folder("OUT_DIR");
     let mut table = String::from("&[\n");
     if std::env::var_os("CARGO_FEATURE_EMBEDDED").is_some() {
         let list = model.join("embedded.txt");
