@@ -28,10 +28,9 @@ use crate::compute::ComputeArgs;
 use crate::diagnostics::{Exit, Failure};
 use crate::printer::Printer;
 
-/// Edits pictures because of words, other pictures and sounds, on a model that this project
-/// trained itself.
+/// Edits pictures by words, other pictures and sounds, on this machine.
 #[derive(Parser)]
-#[command(name = "any2pix", version, propagate_version = true)]
+#[command(name = "any2pix", version, propagate_version = true, after_help = BEGIN)]
 struct Cli {
     #[command(flatten)]
     common: Common,
@@ -39,8 +38,12 @@ struct Cli {
     command: Command,
 }
 
+/// What to try first.
+const BEGIN: &str = "Begin with: any2pix edit \"add [dog.ogg] to [park.jpg]\" -o out.png";
+
 /// Flags that every command takes.
 #[derive(clap::Args)]
+#[command(next_help_heading = "Flags of every command")]
 struct Common {
     /// Print results and errors as one JSON document.
     #[arg(long, global = true)]

@@ -71,10 +71,11 @@ pub(crate) struct SettingsArgs {
     /// 1 starts from the inverted source, 0 from noise alone.
     #[arg(long, env = "ANY2PIX_ALPHA")]
     alpha: Option<f64>,
-    /// Weights of the base, generated and refined embeddings in the condition.
+    /// Weights of three embeddings in the condition that the painter follows: of the base, of what
+    /// the plan wants, and of that as the prior refines it.
     #[arg(long, env = "ANY2PIX_MIX", value_name = "BASE,GEN,REFINED", value_parser = mix)]
     mix: Option<[f64; 3]>,
-    /// Norm of the condition.
+    /// Length that the condition is brought to.
     #[arg(long, env = "ANY2PIX_NORM")]
     norm: Option<f64>,
     /// How firmly a reference picture is followed, 0 to 1.
@@ -93,10 +94,10 @@ pub(crate) struct SettingsArgs {
     /// Part of its steps that a full-size model's refiner repaints with; 0 is none.
     #[arg(long, env = "ANY2PIX_REFINEMENT")]
     refinement: Option<f64>,
-    /// How loud the condition is beside a full-size model's prompt.
+    /// How much the condition counts beside a full-size model's prompt; 0 is the prompt alone.
     #[arg(long, env = "ANY2PIX_IMAGE_SCALE")]
     image_scale: Option<f64>,
-    /// Whose numbers a full-size model follows.
+    /// Whether a full-size model keeps the slips of the published program.
     #[arg(long, env = "ANY2PIX_COMPAT", value_enum)]
     compat: Option<CompatArg>,
     /// Also show what a full-size model's language model says when nothing binds its answer.
@@ -128,7 +129,7 @@ pub(crate) struct SettingsArgs {
     /// Show what the decoder made, without the source's own pixels.
     #[arg(long)]
     no_compose: bool,
-    /// Go on with the nearest object that the model knows.
+    /// When the model does not know an object, go on with the nearest that it knows.
     #[arg(long)]
     force: bool,
     /// Quantisation of the language model. Unless given, a large one is kept in q8_0 where the
@@ -139,7 +140,7 @@ pub(crate) struct SettingsArgs {
     /// larger is refused before it is read.
     #[arg(long, env = "ANY2PIX_MAX_MEMORY", value_name = "GB")]
     max_memory: Option<f64>,
-    /// Where to compute.
+    /// Where to compute: this build has `cpu` alone.
     #[arg(long, env = "ANY2PIX_DEVICE")]
     device: Option<String>,
     /// A settings file (TOML) instead of the project's and the user's.

@@ -18,7 +18,8 @@ use crate::progress::Terminal;
 /// Edit a picture, or make one from nothing.
 ///
 /// References stand in the instruction as [path]; \[ is a bracket in the text. The result has the
-/// source's size. It remembers how it was made: --replay makes it again, `any2pix show` tells it.
+/// source's size. Settings that are not given are the model's own; `any2pix show` tells what a
+/// picture was made with, and --replay makes it again.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// What to do, for instance: add [dog.ogg] to [park.jpg]
@@ -31,7 +32,7 @@ pub(crate) struct Args {
     replay: Option<PathBuf>,
     /// Where the picture goes: .png, .jpg or .webp. Unless given, a new file in the current
     /// folder, named after the picture that is edited.
-    #[arg(long, short)]
+    #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// What [image1], [image2], … stand for; with --replay, inputs in any order.
     #[arg(long = "image", value_name = "FILE")]
@@ -40,9 +41,9 @@ pub(crate) struct Args {
     #[arg(long = "audio", value_name = "FILE")]
     audios: Vec<PathBuf>,
     #[command(flatten)]
-    encoding: EncodingArgs,
-    #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    encoding: EncodingArgs,
 }
 
 /// An edit that nothing speaks against.

@@ -24,42 +24,26 @@ use crate::compute::ComputeArgs;
 use crate::diagnostics::{Exit, Failure};
 use crate::printer::Printer;
 
-/// What any2pix can be asked to do.
+/// What any2pix can be asked to do. Each command's `Args` say what it does: a comment here would
+/// hide the longer text there.
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Edit a picture, or make one from nothing.
     Edit(Box<edit::Args>),
-    /// Talk about a picture, sentence by sentence.
     Chat(Box<chat::Args>),
-    /// Do the edits of a manifest.
     Batch(Box<batch::Args>),
-    /// Join the shards of a batch, and say what is missing.
     Merge(merge::Args),
-    /// Edit for another program: one JSON request a line, one reply a line.
     Worker(Box<worker::Args>),
-    /// Show what a picture remembers of its edit.
     Show(show::Args),
-    /// Do the edits of a manifest on many machines, by Ray, Slurm or Kubernetes.
     Cluster(cluster::Args),
-    /// Manage galleries: what words and sounds look like.
     Gallery(gallery::Args),
-    /// Published models: list, fetch, look into, convert, make random ones.
     Models(Box<models::Args>),
-    /// Run recorded goldens against this build.
     Parity(parity::Args),
-    /// Say what this build and this machine are.
     Doctor(doctor::Args),
-    /// Train one stage of the embedded model, or all of them in order.
     Train(train::Args),
-    /// Measure edits against their exact truth, or compare two measurements.
     Eval(eval::Args),
-    /// Build a data set from its declared sources.
     Data(data::Args),
-    /// Measure operations and models beside what the machine can do at most.
     Bench(bench::Args),
-    /// Print a completion script for a shell.
     Completions(completions::Args),
-    /// Print or write manual pages.
     Man(man::Args),
 }
 

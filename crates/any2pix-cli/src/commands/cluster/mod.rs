@@ -26,6 +26,7 @@ use crate::printer::Printer;
 /// Shards for each worker, so that those with quick edits take over from those with slow ones.
 const SHARDS_A_WORKER: usize = 4;
 
+/// Do the edits of a manifest on many machines, by Ray, Slurm or Kubernetes.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -35,11 +35,8 @@ enum What {
     Sweep(Box<sweep::Args>),
     /// What differs between two reports, item by item, with intervals and gates.
     Compare(compare::Args),
-    /// Draw the page of a stored report or sweep again.
     Page(page::Args),
-    /// Make a suite of a published test set, or of one's own.
     Import(import::Args),
-    /// Let a vision-language model judge a stored report: VIEScore.
     Judge(Box<judge::Args>),
 }
 
