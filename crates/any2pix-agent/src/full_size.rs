@@ -134,7 +134,7 @@ pub(crate) fn finite(latents: Tensor, stage: Stage) -> Result<Tensor, AgentError
 
 /// The colours of latents, unless they are worthless.
 pub(crate) fn to_pixels(
-    codec: &impl Autoencoder,
+    codec: &(impl Autoencoder + ?Sized),
     latents: &Tensor,
     stage: Stage,
 ) -> Result<Pixels, AgentError> {

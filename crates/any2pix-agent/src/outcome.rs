@@ -39,7 +39,7 @@ pub struct Rect {
 pub struct SubjectReport {
     /// Its name, as the planner says it.
     pub name: String,
-    /// `add` or `remove`.
+    /// `add` or `remove`; `change` is a place where a model without a plan changed something.
     pub role: String,
     /// The input that shows or sounds it, if one does.
     pub reference: Option<String>,

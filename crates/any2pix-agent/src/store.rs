@@ -17,6 +17,10 @@ static EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded
 
 /// Name of the embedded model.
 pub const PLAYROOM: &str = "playroom";
+/// Name of the embedded InstructPix2Pix.
+pub const PLAYROOM_IP2P: &str = "playroom-ip2p";
+/// The models that are compiled in, and their folders in `models/playroom`.
+const MODELS: [(&str, &str); 2] = [(PLAYROOM, ""), (PLAYROOM_IP2P, "ip2p")];
 /// No file of a model folder is larger.
 const MAX_FILE_BYTES: u64 = 64 << 30;
 /// No file of a model folder lies deeper.
@@ -24,8 +28,22 @@ const MAX_DEPTH: usize = 8;
 
 #[derive(Clone, Debug)]
 enum Place {
-    Embedded,
+    /// A folder of `models/playroom`; nothing for the folder itself.
+    Embedded(&'static str),
     Folder(PathBuf),
+}
+
+/// The file at `path`, seen from a folder of `models/playroom`; `..` leads out of that folder.
+fn embedded(root: &str, path: &str) -> Option<&'static [u8]> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in root.split('/').chain(path.split('/')).filter(|part| !part.is_empty()) {
+        match part {
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    let whole = parts.join("/");
+    EMBEDDED.iter().find(|(name, _)| *name == whole).map(|(_, bytes)| *bytes)
 }
 
 /// The files of a model; remembers the hashes of the weights it has handed out.
@@ -47,17 +65,18 @@ pub struct ModelStore {
 impl ModelStore {
     /// The model that is compiled in.
     pub fn embedded() -> Self {
-        Self::new(PLAYROOM.to_string(), Place::Embedded)
+        Self::new(PLAYROOM.to_string(), Place::Embedded(""))
     }
 
-    /// `playroom`, or the folder of a model.
+    /// `playroom`, `playroom-ip2p`, or the folder of a model.
     pub fn open(model: &str) -> Result<Self, AgentError> {
-        if model == PLAYROOM && !EMBEDDED.is_empty() {
-            return Ok(Self::embedded());
+        let known = MODELS.iter().find(|(name, _)| *name == model);
+        if let (Some((name, folder)), false) = (known, EMBEDDED.is_empty()) {
+            return Ok(Self::new(name.to_string(), Place::Embedded(folder)));
         }
         let folder = Path::new(model);
         if !folder.is_dir() {
-            let reason = if model == PLAYROOM {
+            let reason = if known.is_some() {
                 "this build carries no model (it was made without the feature `embedded`)"
             } else {
                 "no such model, and no such folder"
@@ -106,7 +125,7 @@ impl ModelStore {
     /// Whether there is a file or a folder at `path`.
     pub fn has(&self, path: &str) -> bool {
         match &self.place {
-            Place::Embedded => EMBEDDED.iter().any(|(name, _)| *name == path),
+            Place::Embedded(root) => embedded(root, path).is_some(),
             Place::Folder(folder) => folder.join(path).exists(),
         }
     }
@@ -114,7 +133,7 @@ impl ModelStore {
     /// Whether there is a file at `path`.
     pub fn has_file(&self, path: &str) -> bool {
         match &self.place {
-            Place::Embedded => self.has(path),
+            Place::Embedded(_) => self.has(path),
             Place::Folder(folder) => folder.join(path).is_file(),
         }
     }
@@ -133,10 +152,7 @@ impl ModelStore {
     /// The file at `path`, if the model has it.
     pub fn find(&self, path: &str) -> Result<Option<Cow<'static, [u8]>>, AgentError> {
         match &self.place {
-            Place::Embedded => {
-                let found = EMBEDDED.iter().find(|(name, _)| *name == path);
-                Ok(found.map(|(_, bytes)| Cow::Borrowed(*bytes)))
-            }
+            Place::Embedded(root) => Ok(embedded(root, path).map(Cow::Borrowed)),
             Place::Folder(folder) => {
                 let Some(file) = self.file(folder, path)? else { return Ok(None) };
                 let bytes = std::fs::read(&file);
@@ -170,7 +186,7 @@ impl ModelStore {
     pub fn weights(&self, path: &str) -> Result<Checkpoint, AgentError> {
         let origin = format!("{}/{path}", self.name);
         let (hash, checkpoint) = match &self.place {
-            Place::Embedded => {
+            Place::Embedded(_) => {
                 let bytes = self.read(path)?;
                 (sha256(&bytes), Checkpoint::from_bytes(&origin, &bytes))
             }
@@ -267,7 +283,7 @@ impl ModelStore {
     fn hash_of_all(&self) -> Result<String, AgentError> {
         let mut list = String::new();
         match &self.place {
-            Place::Embedded => {
+            Place::Embedded(_) => {
                 for (name, bytes) in EMBEDDED {
                     list += &format!("{name} {}\n", sha256(bytes));
                 }

@@ -273,3 +273,74 @@ fn one_file_of_original_names_edits_with_its_averaged_weights() {
     assert_eq!(error.class(), ErrorClass::Model);
     assert!(error.to_string().contains("control_model.zero.bias"), "{error}");
 }
+
+/// A model that knows differences, with the codec and the tokenizer of the embedded one; the
+/// UNet's last layer is `scale` loud.
+fn of_differences(scale: f64) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let playroom = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/playroom");
+    let index = json!({
+        "_class_name": "StableDiffusionInstructPix2PixPipeline", "difference": true,
+        "places": {
+            "vae": format!("{playroom}/vae"),
+            "tokenizer": format!("{playroom}/llm/tokenizer.json"),
+        },
+    });
+    write(&root.join("model_index.json"), index.to_string().as_bytes());
+    let unet = json!({"in_channels": 32, "out_channels": 16, "block_out_channels": [8, 8],
+        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"], "layers_per_block": 1,
+        "attention_head_dim": 2, "cross_attention_dim": 8, "norm_num_groups": 4});
+    folder(&root.join("unet"), DIFFUSERS, &unet, |vb| {
+        UNet2DConditionModel::load(vb, &from(&unet)).unwrap();
+    });
+    let weights = root.join("unet").join(DIFFUSERS);
+    let mut tensors = candle_core::safetensors::load(&weights, &Device::Cpu).unwrap();
+    for (name, tensor) in &mut tensors {
+        if name.starts_with("conv_out.") {
+            let drawn = Generator::new(7).randn(tensor.shape(), &Device::Cpu).unwrap();
+            *tensor = (drawn * scale).unwrap();
+        }
+    }
+    candle_core::safetensors::save(&tensors, &weights).unwrap();
+    let mut text = text_config(8);
+    for (key, value) in [("vocab_size", 1792), ("max_position_embeddings", 40)] {
+        text[key] = json!(value);
+    }
+    text["eos_token_id"] = json!(1791);
+    folder(&root.join("text_encoder"), "model.safetensors", &text, |vb| {
+        ClipTextModel::load(vb, &from(&text)).unwrap();
+    });
+    let config = format!("{playroom}/ip2p/scheduler/scheduler_config.json");
+    let scheduler = std::fs::read(config).unwrap();
+    write(&root.join("scheduler/scheduler_config.json"), &scheduler);
+    pictures(root);
+    dir
+}
+
+#[test]
+fn a_network_of_differences_that_says_nothing_keeps_every_pixel() {
+    let made = |scale: f64, compose: bool| {
+        let dir = of_differences(scale);
+        let pipeline = model(dir.path()).unwrap();
+        let change = |s: &mut EditSettings| {
+            let size = [128, 128];
+            (s.sampler, s.compose, s.size) = (Sampler::Ddim, compose, size);
+            (s.guidance, s.image_guidance) = (1.0, 1.0);
+        };
+        let outcome = edit(dir.path(), &*pipeline, SNOW, change).unwrap();
+        let source = image::open(dir.path().join("park.png")).unwrap().to_rgb8();
+        (source, outcome)
+    };
+    let (source, outcome) = made(0.0, true);
+    assert_eq!(outcome.image.to_rgb8(), source);
+    assert!(outcome.plan.subjects.is_empty());
+    let (source, outcome) = made(0.0, false);
+    assert_ne!(outcome.image.to_rgb8(), source, "the codec's own picture");
+    let (source, outcome) = made(1.0, true);
+    assert_ne!(outcome.image.to_rgb8(), source);
+    let changed = outcome.plan.subjects.first().unwrap();
+    assert_eq!((changed.role.as_str(), changed.name.as_str()), ("change", ""));
+    assert!(changed.region.is_some_and(|region| region.width <= 90 && region.height <= 60));
+}

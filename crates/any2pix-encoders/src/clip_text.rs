@@ -42,6 +42,15 @@ pub struct ClipTextConfig {
 }
 
 impl ClipTextConfig {
+    /// A text's ids as the model was trained to read them, where its tokenizer adds nothing: cut
+    /// to leave room for the end, closed with it, and filled up with it to the longest text.
+    pub fn closed(&self, ids: &[u32]) -> Vec<u32> {
+        let mut row = ids.to_vec();
+        row.truncate(self.max_position_embeddings.saturating_sub(1));
+        row.resize(self.max_position_embeddings, self.eos_token_id);
+        row
+    }
+
     fn layer(&self) -> LayerConfig {
         LayerConfig {
             hidden_size: self.hidden_size,

@@ -184,7 +184,11 @@ pub(crate) fn crop(picture: &RgbImage, frame: &Frame) -> RgbImage {
 
 /// Where the wanted objects of an item are in a result: where the model put them, or the truth.
 pub(crate) fn wanted_frames(item: &Item, truth: &Truth, view: &View<'_>) -> Vec<Frame> {
-    let (reports, size) = (view.role("add"), view.size);
+    let (mut reports, size) = (view.role("add"), view.size);
+    if reports.is_empty() && item.kind == "add" {
+        // A model without a plan says where it changed something.
+        reports = view.role("change");
+    }
     let frame = |(index, subject): (usize, &Subject)| {
         let named = reports.iter().find(|report| same(&report.name, &subject.concept));
         let region = named.or_else(|| reports.get(index)).and_then(|report| report.region);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::recipes::decoder::DecoderRecipe;
 use crate::recipes::imagebind::ImageBindRecipe;
+use crate::recipes::ip2p::{Ip2pRecipe, TextRecipe};
 use crate::recipes::judge::JudgeRecipe;
 use crate::recipes::locator::LocatorRecipe;
 use crate::recipes::prior::PriorRecipe;
@@ -33,6 +34,8 @@ const STAGES: &[(&str, Open)] = &[
     ("prior", |context| Ok(Box::new(PriorRecipe::open(context)?))),
     ("decoder", |context| Ok(Box::new(DecoderRecipe::open(context)?))),
     ("decoder_inversion", |context| Ok(Box::new(DecoderRecipe::open(context)?))),
+    ("ip2p_text", |context| Ok(Box::new(TextRecipe::open(context)?))),
+    ("ip2p", |context| Ok(Box::new(Ip2pRecipe::open(context)?))),
     ("instruct", recipes::instruct::open),
     ("locator", LocatorRecipe::open),
     ("judge", JudgeRecipe::open),

@@ -1,6 +1,7 @@
 //! `InstructPix2Pix`: one picture and words; one edit from request to outcome.
 
 mod canvas;
+mod changes;
 mod parts;
 
 pub use parts::{Layout, layout};
@@ -11,7 +12,6 @@ use any2pix_diffusion::instruct_pix2pix::{
 };
 use any2pix_diffusion::schedulers::{self, SchedulerConfig};
 use any2pix_diffusion::unet::{ConditionedUNet, UNetConditions};
-use any2pix_encoders::clip_tokenizer::Padding;
 use any2pix_encoders::image::Picture;
 use any2pix_nn::Generator;
 use any2pix_nn::ops::{Precision, PrecisionScope};
@@ -20,11 +20,12 @@ use image::{DynamicImage, RgbImage};
 use serde::Deserialize;
 
 use canvas::Canvas;
+use changes::Changes;
 use parts::Parts;
 use serde_json::{Value, json};
 
 use crate::error::AgentError;
-use crate::full_size::{finite, misfit, read, to_pixels};
+use crate::full_size::{finite, misfit, to_pixels};
 use crate::inputs::{self, Media};
 use crate::instructany2pix::Compat;
 use crate::outcome::{EditOutcome, PlanReport};
@@ -81,16 +82,11 @@ fn source(request: &EditRequest, run: &mut Run) -> Result<Source, AgentError> {
 /// The instruction as the text encoder reads it: `picture` in the place of the reference, which
 /// is left out where it only stands before everything.
 fn words(instruction: &Instruction, picture: &str) -> String {
-    let mut text = String::new();
-    for segment in &instruction.segments {
-        match segment {
-            Segment::Text(words) => text.push_str(words),
-            Segment::Reference(_) if text.trim().is_empty() => {}
-            Segment::Reference(_) => text.push_str(picture),
-        }
-    }
-    let begins = |c: char| c.is_whitespace() || matches!(c, ':' | ',' | ';');
-    text.trim_start_matches(begins).split_whitespace().collect::<Vec<_>>().join(" ")
+    let segments = instruction.segments.iter().map(|segment| match segment {
+        Segment::Text(words) => Some(words.as_str()),
+        Segment::Reference(_) => None,
+    });
+    any2pix_diffusion::instruct_pix2pix::instruction(segments, picture)
 }
 
 impl InstructPix2Pix {
@@ -105,9 +101,8 @@ impl InstructPix2Pix {
     }
 
     fn conditions(&self, text: &str) -> Result<UNetConditions, AgentError> {
-        let encoder = self.parts.text_encoder()?;
-        let said = read(&encoder, &[text, &self.words.negative], Padding::End)?;
-        let row = |i: usize| said.last_hidden_state.narrow(0, i, 1)?.contiguous();
+        let said = self.parts.said(&[text, &self.words.negative])?;
+        let row = |i: usize| said.narrow(0, i, 1)?.contiguous();
         let both = || conditions(&row(0)?, &row(1)?);
         both().map_err(AgentError::compute(Stage::Prompt))
     }
@@ -116,7 +111,7 @@ impl InstructPix2Pix {
         let _exact = PrecisionScope::new(Precision::F32);
         let codec = self.parts.codec()?;
         let image = Pixels::from_rgb(picture).tensor(&Device::Cpu);
-        let latents = image.and_then(|image| source_latents(&codec, &image));
+        let latents = image.and_then(|image| source_latents(&*codec, &image));
         latents.map_err(AgentError::compute(Stage::Invert))
     }
 
@@ -129,6 +124,7 @@ impl InstructPix2Pix {
     ) -> Result<Tensor, AgentError> {
         let unet = run.stage(Stage::Load, |_| self.parts.unet())?;
         let class_name = Some(settings.sampler.class_name().to_string());
+        let difference = self.parts.difference()?;
         let config = reference_scheduler(self.parts.scheduler()?);
         let config = SchedulerConfig { class_name, ..config };
         let scheduler =
@@ -138,7 +134,7 @@ impl InstructPix2Pix {
             let mut work = || -> TensorResult<Tensor> {
                 let scales = Scales { text: settings.guidance, picture: settings.image_guidance };
                 let predictor = ConditionedUNet { unet: &unet, conditions: conditions.clone() };
-                let guided = guided(predictor, source, scales)?;
+                let guided = guided(predictor, source, scales, difference.clone())?;
                 // One source for the start and for every step, in order.
                 let mut chance = Generator::new(settings.seed).fork("noise");
                 let start = (chance.randn_like(source)? * scheduler.init_noise_sigma())?;
@@ -153,17 +149,29 @@ impl InstructPix2Pix {
         })
     }
 
-    fn decode(&self, latents: &Tensor, compat: Compat) -> Result<RgbImage, AgentError> {
+    fn decode(&self, latents: &Tensor) -> Result<Pixels, AgentError> {
         let _exact = PrecisionScope::new(Precision::F32);
-        let pixels = to_pixels(&self.parts.codec()?, latents, Stage::Decode)?;
-        Ok(match compat {
-            Compat::Repaired => pixels.to_rgb(),
-            // The published program cuts fractions off.
-            Compat::Reference => {
-                let whole = |v: f32| (v.clamp(0.0, 1.0) * 255.0).floor() / 255.0;
-                Pixels(pixels.0.map(|plane| plane.map(whole))).to_rgb()
+        to_pixels(&*self.parts.codec()?, latents, Stage::Decode)
+    }
+
+    /// What was painted, at the source's size. A model that knows differences says where it made
+    /// one, which the report gets; when composing is wanted, the rest stays the source's own.
+    fn at_source_size(
+        &self,
+        (source, latents, canvas): (&RgbImage, &Tensor, &Canvas),
+        painted: Pixels,
+        settings: &EditSettings,
+        report: &mut PlanReport,
+    ) -> Result<RgbImage, AgentError> {
+        let is_whole = settings.compat == Compat::Repaired;
+        if is_whole && self.parts.difference()?.is_some() {
+            let changes = Changes::between(self.decode(latents)?, painted.clone());
+            report.subjects.extend(changes.subject(source.dimensions()));
+            if settings.compose {
+                return Ok(changes.over(source));
             }
-        })
+        }
+        Ok(canvas.give_back(to_rgb(&painted, settings.compat)))
     }
 
     /// The page.
@@ -178,7 +186,7 @@ impl InstructPix2Pix {
         // 1. load: the one picture
         let source = stage(&mut run, Stage::Load, |run| source(request, run))?;
         let text = words(&request.instruction, &self.words.picture);
-        let report = report(&source.name, &text);
+        let mut report = report(&source.name, &text);
         run.show_plan(&plan_report::lines(&report));
         // 2. prompt: the instruction, and nothing, become tokens
         let conditions = stage(&mut run, Stage::Prompt, |_| self.conditions(&text))?;
@@ -188,11 +196,14 @@ impl InstructPix2Pix {
         let latents =
             stage(&mut run, Stage::Invert, |_| self.latents(&canvas.take(&source.picture.rgb)))?;
         // 4. denoise: from noise, guided by text and by source
-        let latents = self.denoise((conditions, &latents), settings, &mut run)?;
+        let edited = self.denoise((conditions, &latents), settings, &mut run)?;
         // 5. decode: latents become a picture
-        let painted = stage(&mut run, Stage::Decode, |_| self.decode(&latents, settings.compat))?;
+        let painted = stage(&mut run, Stage::Decode, |_| self.decode(&edited))?;
         // 6. back to the source's size
-        let picture = stage(&mut run, Stage::Compose, |_| Ok(canvas.give_back(painted)))?;
+        let picture = stage(&mut run, Stage::Compose, |_| {
+            let before = (&source.picture.rgb, &latents, &canvas);
+            self.at_source_size(before, painted, settings, &mut report)
+        })?;
         Ok(EditOutcome::new(
             DynamicImage::ImageRgb8(picture),
             request,
@@ -200,6 +211,17 @@ impl InstructPix2Pix {
             &self.parts.store,
             run,
         ))
+    }
+}
+
+fn to_rgb(pixels: &Pixels, compat: Compat) -> RgbImage {
+    match compat {
+        Compat::Repaired => pixels.to_rgb(),
+        // The published program cuts fractions off.
+        Compat::Reference => {
+            let whole = |v: f32| (v.clamp(0.0, 1.0) * 255.0).floor() / 255.0;
+            Pixels(pixels.0.clone().map(|plane| plane.map(whole))).to_rgb()
+        }
     }
 }
 

@@ -1,21 +1,30 @@
 //! `Parts`: the components of an InstructPix2Pix, in folders as diffusers lays them out or in
 //! one file as its authors publish it. Each belongs to one stage of an edit.
 
+use std::collections::BTreeMap;
+
+use any2pix_diffusion::instruct_pix2pix::Difference;
 use any2pix_diffusion::ldm_names::{LdmParts, early_codec_name};
 use any2pix_diffusion::schedulers::SchedulerConfig;
 use any2pix_diffusion::{
-    AutoencoderKL, AutoencoderKLConfig, TiledAutoencoder, Tiling, UNet2DConditionModel,
-    UNet2DConditionModelConfig,
+    Autoencoder, AutoencoderKL, AutoencoderKLConfig, PatchCodec, TiledAutoencoder, Tiling,
+    UNet2DConditionModel, UNet2DConditionModelConfig,
 };
 use any2pix_encoders::EncoderError;
 use any2pix_encoders::clip_text::{ClipTextConfig, ClipTextModel};
+use any2pix_encoders::clip_tokenizer::Padding;
+use any2pix_llm::Tokenizer;
 use any2pix_nn::Checkpoint;
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::AgentError;
-use crate::full_size::{TEXT_CONSTANTS, TextEncoder, admit, clip_tokenizer, lay, misfit, weights};
+use crate::full_size::{
+    TEXT_CONSTANTS, TextEncoder, admit, clip_tokenizer, lay, misfit, read, weights,
+};
+use crate::progress::Stage;
 use crate::settings::SettingsPatch;
 use crate::store::ModelStore;
 
@@ -49,11 +58,26 @@ pub fn layout(store: &ModelStore) -> Result<Option<Layout>, AgentError> {
     Ok(store.files().into_iter().find(published).map(Layout::OneFile))
 }
 
+/// What `model_index.json` says beyond the published one.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Index {
+    /// Settings that differ from the published ones.
+    #[serde(default)]
+    settings: Value,
+    /// Places of parts that do not lie in a folder of their name, seen from the model's.
+    #[serde(default)]
+    places: BTreeMap<String, String>,
+    /// Whether the network knows differences from the source instead of pictures.
+    #[serde(default)]
+    difference: bool,
+}
+
 /// The parts of a model, none of which is held.
 pub(super) struct Parts {
     pub(super) store: ModelStore,
     pub(super) settings: SettingsPatch,
     layout: Layout,
+    index: Index,
     published: Value,
     max_memory: Option<u64>,
 }
@@ -68,14 +92,15 @@ impl Parts {
         let misread = |e: serde_json::Error| store.bad("settings", &e);
         let published: Value = serde_json::from_str(PUBLISHED).map_err(misread)?;
         let mut settings = published["settings"].clone();
-        if store.find(INDEX)?.is_some() {
-            let index: Value = store.json(INDEX)?;
-            if index["settings"].is_object() {
-                lay(&mut settings, index["settings"].clone());
-            }
+        let index: Index = match store.find(INDEX)? {
+            Some(_) => store.json(INDEX)?,
+            None => Index::default(),
+        };
+        if index.settings.is_object() {
+            lay(&mut settings, index.settings.clone());
         }
         let settings = serde_json::from_value(settings).map_err(misread)?;
-        let parts = Self { store, settings, layout, published, max_memory };
+        let parts = Self { store, settings, layout, index, published, max_memory };
         if parts.layout == Layout::Folders {
             for component in ["text_encoder", "vae", "unet"] {
                 parts.find(component)?;
@@ -90,20 +115,27 @@ impl Parts {
             store: self.store.for_one_edit(),
             settings: self.settings.clone(),
             layout: self.layout.clone(),
+            index: self.index.clone(),
             published: self.published.clone(),
             max_memory: self.max_memory,
         }
     }
 
+    /// Where a component lies.
+    fn place<'a>(&'a self, component: &'a str) -> &'a str {
+        self.index.places.get(component).map_or(component, String::as_str)
+    }
+
     /// The weights of a component, which must be there.
     fn find(&self, component: &str) -> Result<String, AgentError> {
         let missing = "is missing: there is no file of weights in it";
-        weights(&self.store, component).ok_or_else(|| self.store.bad(component, &missing))
+        weights(&self.store, self.place(component))
+            .ok_or_else(|| self.store.bad(component, &missing))
     }
 
     /// The config of a component; what one file leaves out is the published model's.
     fn config<T: DeserializeOwned>(&self, component: &str) -> Result<T, AgentError> {
-        let path = format!("{component}/config.json");
+        let path = format!("{}/config.json", self.place(component));
         if self.layout == Layout::Folders {
             return self.store.json(&path);
         }
@@ -141,34 +173,77 @@ impl Parts {
         })
     }
 
-    /// The text encoder.
-    pub(super) fn text_encoder(&self) -> Result<TextEncoder, AgentError> {
+    /// What the text encoder makes of texts.
+    ///
+    /// # Shapes
+    /// n texts → `(n, tokens, hidden)`.
+    pub(super) fn said(&self, texts: &[&str]) -> Result<Tensor, AgentError> {
         let name = "text_encoder";
         let config: ClipTextConfig = self.config(name)?;
         let weights = self.weights(name)?;
         let model = ClipTextModel::load(weights.builder(DType::F32, &Device::Cpu), &config);
         let model = model.map_err(EncoderError::from).map_err(misfit(name))?;
         weights.finish(TEXT_CONSTANTS).map_err(AgentError::weights(name))?;
-        let tokenizer = clip_tokenizer(&self.store, "tokenizer", config.max_position_embeddings)?;
-        Ok(TextEncoder { model, tokenizer })
+        let place = self.place("tokenizer");
+        if place.ends_with(".json") {
+            let ids = self.own_ids(place, &config, texts)?;
+            let output = model.forward(&ids).map_err(AgentError::compute(Stage::Prompt))?;
+            return Ok(output.last_hidden_state);
+        }
+        let tokenizer = clip_tokenizer(&self.store, place, config.max_position_embeddings)?;
+        Ok(read(&TextEncoder { model, tokenizer }, texts, Padding::End)?.last_hidden_state)
+    }
+
+    /// Ids of texts by a tokenizer that is not CLIP's.
+    ///
+    /// # Shapes
+    /// n texts → `(n, max_position_embeddings)`, u32.
+    fn own_ids(
+        &self,
+        place: &str,
+        config: &ClipTextConfig,
+        texts: &[&str],
+    ) -> Result<Tensor, AgentError> {
+        let tokenizer = Tokenizer::from_json(&self.store.read(place)?, None);
+        let tokenizer = tokenizer.map_err(misfit("tokenizer"))?;
+        let mut ids = Vec::new();
+        for text in texts {
+            let text = tokenizer.encode_text(text);
+            let text = text.map_err(|error| AgentError::Planning { error: Box::new(error) })?;
+            ids.extend(config.closed(&text));
+        }
+        let shape = (texts.len(), config.max_position_embeddings);
+        Tensor::from_vec(ids, shape, &Device::Cpu).map_err(AgentError::compute(Stage::Prompt))
     }
 
     /// The codec.
-    pub(super) fn codec(&self) -> Result<TiledAutoencoder<AutoencoderKL>, AgentError> {
-        let config: AutoencoderKLConfig = self.config("vae")?;
+    pub(super) fn codec(&self) -> Result<Box<dyn Autoencoder>, AgentError> {
+        let class: Value = self.config("vae")?;
         let weights = self.weights("vae")?;
-        let codec = AutoencoderKL::load(weights.builder(DType::F32, &Device::Cpu), &config);
-        let codec = codec.map_err(misfit("vae"))?;
+        let builder = weights.builder(DType::F32, &Device::Cpu);
+        let codec: Box<dyn Autoencoder> = if class["_class_name"] == "PatchCodec" {
+            let codec = PatchCodec::load(builder, &self.config("vae")?).map_err(misfit("vae"))?;
+            Box::new(TiledAutoencoder::new(codec, Tiling::default()))
+        } else {
+            let config: AutoencoderKLConfig = self.config("vae")?;
+            let codec = AutoencoderKL::load(builder, &config).map_err(misfit("vae"))?;
+            Box::new(TiledAutoencoder::new(codec, Tiling::default()))
+        };
         weights.finish(&[]).map_err(AgentError::weights("vae"))?;
-        Ok(TiledAutoencoder::new(codec, Tiling::default()))
+        Ok(codec)
+    }
+
+    /// How the network's differences are read, if it knows differences.
+    pub(super) fn difference(&self) -> Result<Option<Difference>, AgentError> {
+        let scheduler = self.scheduler()?;
+        Ok(self.index.difference.then(|| Difference::new(&scheduler)))
     }
 
     /// The UNet, which must have channels for the source.
     pub(super) fn unet(&self) -> Result<UNet2DConditionModel, AgentError> {
         let config: UNet2DConditionModelConfig = self.config("unet")?;
-        let codec: AutoencoderKLConfig = self.config("vae")?;
-        if config.in_channels != 2 * codec.latent_channels {
-            let (have, wanted) = (config.in_channels, 2 * codec.latent_channels);
+        if config.in_channels != 2 * config.out_channels {
+            let (have, wanted) = (config.in_channels, 2 * config.out_channels);
             let reason = format!("in_channels is {have}; this pipeline needs {wanted}");
             return Err(self.store.bad("unet/config.json", &reason));
         }

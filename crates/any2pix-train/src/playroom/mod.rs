@@ -28,6 +28,7 @@ pub mod synth;
 mod tests;
 pub mod world;
 
+pub use compose::Manner;
 pub use error::{PlayroomError, Result};
 pub use place::Place;
 pub use prepare::prepare;

@@ -9,6 +9,7 @@ use image::{GrayImage, RgbaImage};
 use rayon::prelude::*;
 
 use super::catalogue::Habitat;
+use super::compose::Manner;
 use super::error::{PlayroomError, Result};
 use super::instruction::Templates;
 use super::sample::{Kind, Sample};
@@ -246,7 +247,18 @@ impl World {
 
     /// One edit of this split, of `kind` or of any kind; the same for the same generator.
     pub fn sample(&self, generator: &mut Generator, split: Split, kind: Option<Kind>) -> Sample {
-        compose::sample(self, generator, split, kind)
+        compose::sample(self, generator, split, kind, &Manner::default())
+    }
+
+    /// One edit of this split and kind, told and composed in a manner.
+    pub fn sample_in(
+        &self,
+        manner: &Manner,
+        generator: &mut Generator,
+        split: Split,
+        kind: Kind,
+    ) -> Sample {
+        compose::sample(self, generator, split, Some(kind), manner)
     }
 
     /// `count` texts that the planner reads and writes, for the tokenizer: instructions (with

@@ -10,6 +10,7 @@ pub mod embedder;
 pub mod generate;
 pub mod imagebind;
 pub mod instruct;
+pub mod ip2p;
 pub mod judge;
 pub mod language;
 pub mod locator;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use any2pix_agent::store::{PLAYROOM, PLAYROOM_IP2P};
 use any2pix_hub::definition::MODELS;
 use any2pix_hub::{Inspection, human_bytes};
 use candle_core::DType;
@@ -111,7 +112,9 @@ fn show(found: &Inspection, printer: &Printer) {
 
 /// Lists the embedded model, the pulled ones, and what the cache holds.
 pub(super) fn list(hub: &HubArgs, printer: &Printer) -> Result<Exit, Failure> {
-    let mut rows = vec![("playroom".to_string(), "embedded".to_string(), String::new())];
+    let embedded = [PLAYROOM, PLAYROOM_IP2P].into_iter();
+    let mut rows: Vec<(String, String, String)> =
+        embedded.map(|name| (name.to_string(), "embedded".to_string(), String::new())).collect();
     let models = hub.models()?;
     for name in MODELS {
         let folder = models.join(name);

@@ -24,7 +24,8 @@ impl Composer<'_> {
             }
         }
         let label = self.backdrop(&target.view).label.clone();
-        let filling = if self.generator.chance(0.5) {
+        let in_words = self.generator.chance(0.5) || self.manner.words_only;
+        let filling = if in_words {
             Filling::words(label.clone())
         } else {
             let shown = plain_view(&target.view).render(SCENE_SIDE);
@@ -65,7 +66,7 @@ impl Composer<'_> {
     pub(super) fn look(mut self) -> Sample {
         let scene = self.some_scene(0);
         let seed = self.generator.next_u64();
-        let by_sound = self.generator.chance(0.35);
+        let by_sound = self.generator.chance(0.35) && !self.manner.words_only;
         let (name, family) = if by_sound {
             let (look, samples) =
                 &self.world.ambience[self.generator.below(self.world.ambience.len())];
@@ -108,7 +109,7 @@ impl Composer<'_> {
     pub(super) fn generate(mut self) -> Sample {
         let mut target = Scene { view: self.view(), objects: Vec::new() };
         let pick = self.pick(&[], Role::Wanted);
-        let placed = self.put(&target, &pick, None, None);
+        let placed = self.put_wanted(&target, &pick, None, None);
         let slot = self.refer("wanted", &pick, &placed, Role::Wanted);
         self.wanted.push(slot);
         target.insert(placed);

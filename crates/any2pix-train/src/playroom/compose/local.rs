@@ -33,7 +33,7 @@ impl Composer<'_> {
         let source = self.scene(count, &mut taken);
         let pick = self.pick(&taken, Role::Wanted);
         let place = self.choose_place();
-        let placed = self.put(&source, &pick, place, None);
+        let placed = self.put_wanted(&source, &pick, place, None);
         // A crowded scene may leave no room there: then no place is named.
         self.say_place(place.filter(|place| place.holds(&placed.bbox)));
         let slot = self.refer("wanted", &pick, &placed, Role::Wanted);
@@ -68,7 +68,7 @@ impl Composer<'_> {
         self.unwanted.push(slot);
         let taken = taken_in(&rest, Some(old.concept));
         let new = self.pick(&taken, Role::Wanted);
-        let new_placed = self.put(&rest, &new, None, Some(&old_placed.bbox));
+        let new_placed = self.put_wanted(&rest, &new, None, Some(&old_placed.bbox));
         let slot = self.refer("wanted", &new, &new_placed, Role::Wanted);
         self.wanted.push(slot);
         let (mut source, mut target) = (rest.clone(), rest);
@@ -90,7 +90,7 @@ impl Composer<'_> {
         let mut source = rest.clone();
         source.insert(old_placed);
         // The new thing keeps clear of the old one too, so that both changes can be told apart.
-        let new_placed = self.put(&source, &new, None, None);
+        let new_placed = self.put_wanted(&source, &new, None, None);
         let slot = self.refer("wanted", &new, &new_placed, Role::Wanted);
         self.wanted.push(slot);
         let mut target = rest;
@@ -106,7 +106,7 @@ impl Composer<'_> {
         for slot in ["wanted", "second"] {
             let pick = self.pick(&taken, Role::Wanted);
             taken.push(pick.concept);
-            let placed = self.put(&target, &pick, None, None);
+            let placed = self.put_wanted(&target, &pick, None, None);
             let slot = self.refer(slot, &pick, &placed, Role::Wanted);
             self.wanted.push(slot);
             target.insert(placed);

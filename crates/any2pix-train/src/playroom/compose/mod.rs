@@ -2,6 +2,7 @@
 
 mod global;
 mod local;
+mod manner;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use super::splits::Split;
 use super::world::{BackgroundEntry, ConceptEntry, World};
 use super::{catalogue::Habitat, quality, raster};
 
+pub use manner::Manner;
+
 /// How often each kind is drawn when none is asked for, in the order of [`Kind::ALL`].
 const WEIGHTS: [usize; 10] = [24, 18, 18, 12, 6, 4, 6, 3, 7, 2];
 
@@ -30,6 +33,7 @@ pub(super) fn sample(
     generator: &mut Generator,
     split: Split,
     kind: Option<Kind>,
+    manner: &Manner,
 ) -> Sample {
     let kind = kind.unwrap_or_else(|| {
         let mut ticket = generator.below(WEIGHTS.iter().sum());
@@ -40,7 +44,8 @@ pub(super) fn sample(
         });
         drawn.map_or(Kind::Add, |(kind, _)| *kind)
     });
-    let composer = Composer::new(world, generator, split, kind);
+    let mut composer = Composer::new(world, generator, split, kind);
+    composer.manner = manner.clone();
     match kind {
         Kind::Add => composer.add(),
         Kind::Remove => composer.remove(),
@@ -81,6 +86,7 @@ pub(super) struct Composer<'a> {
     generator: &'a mut Generator,
     split: Split,
     sample_kind: Kind,
+    manner: Manner,
     media: Vec<Media>,
     fillings: BTreeMap<&'static str, Filling>,
     wanted: Vec<ObjectSlot>,
@@ -104,6 +110,7 @@ impl<'a> Composer<'a> {
             generator,
             split,
             sample_kind: kind,
+            manner: Manner::default(),
             media: Vec::new(),
             fillings: BTreeMap::new(),
             wanted: Vec::new(),
@@ -135,7 +142,10 @@ impl<'a> Composer<'a> {
 
     /// A thing to refer to, other than `taken`.
     fn pick(&mut self, taken: &[usize], role: Role) -> Pick {
-        let modality = [Modality::Text, Modality::Image, Modality::Sound][self.generator.below(3)];
+        let modality = match self.manner.words_only {
+            true => Modality::Text,
+            false => [Modality::Text, Modality::Image, Modality::Sound][self.generator.below(3)],
+        };
         if modality == Modality::Image
             && role == Role::Wanted
             && self.split == Split::HeldOut
@@ -155,7 +165,10 @@ impl<'a> Composer<'a> {
             })
             .collect();
         let concept = usable[self.generator.below(usable.len())];
-        let (sprite, sprite_held_out) = self.sprite_of(concept, modality == Modality::Image);
+        let (sprite, sprite_held_out) = match self.manner.drawing(concept) {
+            Some(drawing) if role == Role::Wanted => (drawing, false),
+            _ => self.sprite_of(concept, modality == Modality::Image),
+        };
         let (clip, clip_held_out) = match modality {
             Modality::Sound => self.clip_of(concept),
             _ => (None, false),
@@ -382,7 +395,10 @@ impl<'a> Composer<'a> {
     fn finish(mut self, recipe: Recipe, telling: &Telling) -> Sample {
         let whole =
             matches!(self.sample_kind, Kind::Style | Kind::Look | Kind::Music | Kind::Generate);
-        let (source, target, mask) = recipe.render_with_mask(whole);
+        let (source, target, mask) = match self.manner.unpainted {
+            true => Default::default(),
+            false => recipe.render_with_mask(whole),
+        };
         let mut base = None;
         if recipe.source.is_some() {
             let picture = image::DynamicImage::ImageRgb8(source.clone()).to_rgba8();
@@ -484,7 +500,7 @@ pub(super) fn text_corpus(world: &World, generator: &mut Generator, count: usize
         })
         .collect();
     while texts.len() < count {
-        let sample = sample(world, generator, Split::Train, None);
+        let sample = sample(world, generator, Split::Train, None, &Manner::default());
         texts.push(sample.instruction());
         let answer = sample.assistant_text();
         texts.extend(answer.into_iter().filter_map(|piece| match piece {

@@ -1,0 +1,136 @@
+//! `Pairs`: where pictures before and after come from, each with its instruction.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use any2pix_encoders::imagebind::ImageBindModel;
+use any2pix_nn::Generator;
+use candle_core::{DType, Device, Tensor};
+use image::RgbImage;
+
+use super::Words;
+use super::folder::Folder;
+use crate::Result;
+use crate::playroom::recipe::difference;
+use crate::playroom::splits::Split;
+use crate::playroom::{Kind, Manner, World};
+use crate::recipes::component;
+use crate::recipes::pictures::{flat, to_tensor};
+
+/// How often each kind of edit is drawn, against the others.
+pub(super) type Kinds = BTreeMap<Kind, f32>;
+
+/// One of the kinds, as often as it is said; adding when nothing is said.
+pub(super) fn draw_kind(kinds: &Kinds, generator: &mut Generator) -> Kind {
+    let mut left = generator.uniform() * kinds.values().sum::<f32>();
+    let mut last = Kind::Add;
+    for (kind, weight) in kinds {
+        last = *kind;
+        left -= weight;
+        if left < 0.0 {
+            break;
+        }
+    }
+    last
+}
+
+/// A picture before and after.
+pub(super) struct Pair {
+    pub(super) source: RgbImage,
+    pub(super) target: RgbImage,
+    pub(super) text: String,
+}
+
+/// Pairs as tensors.
+pub(super) struct Batch {
+    /// `(b, 3, h, w)` in `[-1, 1]`.
+    pub(super) source: Tensor,
+    /// The same.
+    pub(super) target: Tensor,
+    /// Where they differ, `(b, 1, h, w)`, 0 or 1.
+    pub(super) changed: Tensor,
+    pub(super) texts: Vec<String>,
+}
+
+impl Batch {
+    pub(super) fn new(pairs: Vec<Pair>) -> Result<Self> {
+        let mut changed = Vec::new();
+        for pair in &pairs {
+            let mask = difference(&pair.source, &pair.target);
+            let (w, h) = (mask.width() as usize, mask.height() as usize);
+            let mask: Vec<f32> = mask.pixels().map(|p| f32::from(u8::from(p[0] > 0))).collect();
+            changed.push(Tensor::from_vec(mask, (1, h, w), &Device::Cpu)?);
+        }
+        Ok(Self {
+            source: to_tensor(pairs.iter().map(|pair| &pair.source))?,
+            target: to_tensor(pairs.iter().map(|pair| &pair.target))?,
+            changed: Tensor::stack(&changed, 0)?,
+            texts: pairs.into_iter().map(|pair| pair.text).collect(),
+        })
+    }
+}
+
+/// A source of pairs.
+pub(super) enum Pairs {
+    /// Composed on the fly.
+    World(Box<Composed>),
+    /// Files in the layout of the published data.
+    Folder(Folder),
+}
+
+/// Pairs of the Playroom.
+pub(super) struct Composed {
+    world: World,
+    manner: Manner,
+    kinds: Kinds,
+    words: Words,
+}
+
+impl Pairs {
+    /// What `data` holds: the published layout if it has its list, else a Playroom.
+    pub(super) fn open(data: &Path, model: &Path, kinds: Kinds, side: u32) -> Result<Self> {
+        if Folder::is_one(data) {
+            return Ok(Self::Folder(Folder::open(data, side)?));
+        }
+        let world = World::open(data).map_err(component::misfit)?;
+        let drawings = typical_drawings(&world, &component::imagebind(model)?)?;
+        let manner = Manner { words_only: true, drawings: drawings.into(), ..Manner::default() };
+        Ok(Self::World(Box::new(Composed { world, manner, kinds, words: Words::read()? })))
+    }
+
+    /// One pair of this split.
+    pub(super) fn draw(&self, split: Split, generator: &mut Generator) -> Result<Pair> {
+        match self {
+            Self::Folder(folder) => folder.draw(split, generator),
+            Self::World(composed) => {
+                let Composed { world, manner, kinds, words } = &**composed;
+                let kind = draw_kind(kinds, generator);
+                let sample = world.sample_in(manner, generator, split, kind);
+                let text = words.of(&sample);
+                Ok(Pair { source: sample.source, target: sample.target, text })
+            }
+        }
+    }
+}
+
+/// Of each concept the drawing that looks most like all of them, of those that may be shipped if
+/// there are any: painters remember what they paint.
+fn typical_drawings(world: &World, imagebind: &ImageBindModel) -> Result<Vec<usize>> {
+    let mut drawings = Vec::new();
+    for concept in world.concepts() {
+        let all = world.concept(concept).map_or(&[][..], |entry| &entry.sprites[..]);
+        let mut usable: Vec<usize> = (0..all.len()).filter(|&i| !all[i].held_out).collect();
+        if usable.iter().any(|&i| all[i].may_ship) {
+            usable.retain(|&i| all[i].may_ship);
+        }
+        let pictures: Vec<RgbImage> = all.iter().map(|sprite| flat(&sprite.picture)).collect();
+        let known: Vec<u32> =
+            (0..all.len()).filter(|&i| !all[i].held_out).map(|i| i as u32).collect();
+        let embeddings = imagebind.encode_images(&pictures)?.to_dtype(DType::F32)?;
+        let mean = embeddings.index_select(&Tensor::new(known, &Device::Cpu)?, 0)?.mean(0)?;
+        let likeness = embeddings.broadcast_mul(&mean)?.sum(1)?.to_vec1::<f32>()?;
+        let best = usable.into_iter().max_by(|a, b| likeness[*a].total_cmp(&likeness[*b]));
+        drawings.push(best.unwrap_or_default());
+    }
+    Ok(drawings)
+}

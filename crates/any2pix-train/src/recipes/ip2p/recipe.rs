@@ -1,0 +1,332 @@
+//! Stage `ip2p`: a UNet that sees the source in channels of its own learns to follow instructions.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use any2pix_diffusion::denoise::{Flow, denoise};
+use any2pix_diffusion::draft::to_latent_mask;
+use any2pix_diffusion::instruct_pix2pix::{Difference, Scales, conditions, guided, source_latents};
+use any2pix_diffusion::schedulers::{DDIMScheduler, PredictionType, SchedulerConfig};
+use any2pix_diffusion::unet::{ConditionedUNet, Context, UNetConditions};
+use any2pix_diffusion::{
+    Autoencoder, PatchCodec, UNet2DConditionModel, UNet2DConditionModelConfig,
+};
+use any2pix_encoders::clip_text::ClipTextModel;
+use any2pix_nn::{Generator, Parameters};
+use candle_core::{DType, Device, Tensor};
+use serde::Deserialize;
+
+use super::pairs::{Batch, Kinds, Pairs};
+use super::{Reader, SCHEDULER, TEXT_ENCODER, UNET, Words};
+use crate::playroom::splits::Split;
+use crate::prefetch::Prefetch;
+use crate::recipes::component;
+use crate::recipes::pictures::{contact_sheet, psnr, to_pictures};
+use crate::stages::StageContext;
+use crate::{Recipe, Result, StepLoss, TrainError};
+
+/// Numbers under `[recipe]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ip2pSettings {
+    /// How often each kind of edit is drawn from a Playroom.
+    #[serde(default)]
+    kinds: Kinds,
+    /// A component whose UNet it starts from, and the prefix of the names there.
+    #[serde(default)]
+    init: Option<Init>,
+    /// What is left out, each this often: the text, both, the source.
+    #[serde(default = "dropout")]
+    conditioning_dropout: f32,
+    /// How often the timestep is the last, where sampling begins.
+    #[serde(default)]
+    last_timestep: f32,
+    /// How much more an error counts where source and target differ.
+    #[serde(default)]
+    changed_weight: f64,
+    /// With a number, only that many pairs are ever shown: a first look at whether it learns.
+    #[serde(default)]
+    overfit: Option<usize>,
+}
+
+/// Where a UNet starts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Init {
+    component: String,
+    #[serde(default)]
+    prefix: String,
+}
+
+fn dropout() -> f32 {
+    0.05
+}
+
+/// Pairs that `evaluate` looks at, and how many at once.
+const HELD_OUT: usize = 64;
+const TOGETHER: usize = 16;
+/// Steps of evaluation and samples.
+const STEPS: usize = 8;
+/// Side of the pictures that the embedded codec and UNet are made for.
+const SIDE: u32 = 128;
+
+/// The stage.
+pub struct Ip2pRecipe {
+    parameters: Parameters,
+    unet: UNet2DConditionModel,
+    text_encoder: ClipTextModel,
+    reader: Reader,
+    words: Words,
+    settings: Ip2pSettings,
+    scheduler: SchedulerConfig,
+    alphas_cumprod: Vec<f64>,
+    vae: PatchCodec,
+    batches: Prefetch<Batch>,
+    pairs: Arc<Pairs>,
+}
+
+/// The pairs of one batch: the same few for ever when overfitting.
+fn batch(
+    pairs: &Pairs,
+    (size, split, overfit): (usize, Split, Option<usize>),
+    generator: &mut Generator,
+) -> Result<Batch> {
+    let pair = |i: usize| match overfit {
+        None => pairs.draw(split, generator),
+        Some(few) => pairs.draw(Split::Train, &mut Generator::new((i % few.max(1)) as u64)),
+    };
+    Batch::new((0..size).map(pair).collect::<Result<_>>()?)
+}
+
+/// Puts what fits of another UNet's weights in place: `conv_in` is cut or widened with zeros to
+/// the channels that there are; `conv_out` stays, as it speaks of differences.
+fn start_from(init: &Init, model: &Path, parameters: &Parameters) -> Result<()> {
+    let weights = component::weights(model, &init.component)?;
+    for (name, var) in parameters.named() {
+        let Some(tensor) = weights.tensor(&format!("{}{name}", init.prefix)) else { continue };
+        let tensor = tensor.to_dtype(DType::F32)?;
+        if name == "conv_in.weight" {
+            var.set(&fitted(&tensor, var.dim(1)?)?)?;
+        } else if tensor.dims() == var.dims() && !name.starts_with("conv_out.") {
+            var.set(&tensor)?;
+        }
+    }
+    Ok(())
+}
+
+/// # Shapes
+/// `(o, i, k, k)` → `(o, channels, k, k)`.
+fn fitted(weight: &Tensor, channels: usize) -> Result<Tensor> {
+    let (o, i, h, w) = weight.dims4()?;
+    if i >= channels {
+        return Ok(weight.narrow(1, 0, channels)?.contiguous()?);
+    }
+    let zeros = Tensor::zeros((o, channels - i, h, w), weight.dtype(), weight.device())?;
+    Ok(Tensor::cat(&[weight, &zeros], 1)?)
+}
+
+impl Ip2pRecipe {
+    /// Opens the data, the codec and the text encoder, and starts a UNet.
+    pub fn open(context: &StageContext) -> Result<Self> {
+        let settings: Ip2pSettings = context.settings.recipe()?;
+        let model_dir = &context.model;
+        let config: UNet2DConditionModelConfig = component::config(model_dir, UNET)?;
+        let scheduler: SchedulerConfig = component::json(&model_dir.join(SCHEDULER))?;
+        let seed = context.settings.seed;
+        let parameters = Parameters::new(seed);
+        let unet = UNet2DConditionModel::load(parameters.builder(&Device::Cpu), &config)
+            .map_err(component::misfit)?;
+        if let Some(init) = &settings.init {
+            start_from(init, model_dir, &parameters)?;
+        }
+        let vae_weights = component::weights(model_dir, "vae")?;
+        let vae_builder = vae_weights.builder(DType::F32, &Device::Cpu);
+        let vae = PatchCodec::load(vae_builder, &component::config(model_dir, "vae")?)
+            .map_err(component::misfit)?;
+        vae_weights.finish(&[])?;
+        let reader = Reader::open(model_dir)?;
+        let text_weights = component::weights(model_dir, TEXT_ENCODER)?;
+        let text_builder = text_weights.builder(DType::F32, &Device::Cpu);
+        let text_encoder = ClipTextModel::load(text_builder, &reader.config)?;
+        text_weights.finish(&[])?;
+        let pairs = Pairs::open(&context.data, model_dir, settings.kinds.clone(), SIDE)?;
+        let pairs = Arc::new(pairs);
+        let drawn = (context.settings.batch, Split::Train, settings.overfit);
+        let shared = pairs.clone();
+        let batches =
+            Prefetch::new(seed, 2, 4, move |_, generator| batch(&shared, drawn, generator));
+        Ok(Self {
+            alphas_cumprod: scheduler.alphas_cumprod(),
+            words: Words::read()?,
+            parameters,
+            unet,
+            text_encoder,
+            reader,
+            settings,
+            scheduler,
+            vae,
+            batches,
+            pairs,
+        })
+    }
+
+    /// # Shapes
+    /// n texts → `(n, tokens, hidden)`, without a graph.
+    fn tokens<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Result<Tensor> {
+        let ids = self.reader.ids(texts)?;
+        Ok(self.text_encoder.forward(&ids)?.last_hidden_state.detach())
+    }
+
+    /// # Shapes
+    /// `(b, 3, h, w)` → `(b, c, h/8, w/8)`, without a graph.
+    fn latents(&self, pictures: &Tensor) -> Result<Tensor> {
+        Ok(self.vae.image_to_latents(pictures, None)?.detach())
+    }
+
+    /// One of all timesteps an item; the last, where sampling begins, more often.
+    fn timesteps(&self, count: usize, generator: &mut Generator) -> Vec<f64> {
+        let all = self.alphas_cumprod.len();
+        let mut draw = || match generator.chance(self.settings.last_timestep) {
+            true => all - 1,
+            false => generator.below(all),
+        };
+        (0..count).map(|_| draw() as f64).collect()
+    }
+
+    /// Texts and sources with some left out: of one draw an item, below 2p the text is, from p
+    /// to 3p the source.
+    fn dropped(
+        &self,
+        texts: &[String],
+        source: &Tensor,
+        generator: &mut Generator,
+    ) -> Result<(Tensor, Tensor)> {
+        let p = self.settings.conditioning_dropout;
+        let draws: Vec<f32> = texts.iter().map(|_| generator.uniform()).collect();
+        let said = texts.iter().zip(&draws).map(|(text, draw)| match *draw < 2.0 * p {
+            true => self.words.negative.as_str(),
+            false => text.as_str(),
+        });
+        let kept = draws.iter().map(|draw| f32::from(u8::from(!(p..3.0 * p).contains(draw))));
+        let kept =
+            Tensor::from_vec(kept.collect::<Vec<f32>>(), (draws.len(), 1, 1, 1), &Device::Cpu)?;
+        Ok((self.tokens(said)?, source.broadcast_mul(&kept)?))
+    }
+
+    /// Edits pictures from noise.
+    ///
+    /// # Shapes
+    /// → `(b, 3, h, w)` in `[-1, 1]`.
+    fn edit(&self, batch: &Batch, generator: &mut Generator) -> Result<Tensor> {
+        let said = self.tokens(batch.texts.iter().map(String::as_str))?;
+        let nothing = self.tokens(batch.texts.iter().map(|_| self.words.negative.as_str()))?;
+        let conditions = conditions(&said, &nothing)?;
+        let source = source_latents(&self.vae, &batch.source)?.detach();
+        let predictor = ConditionedUNet { unet: &self.unet, conditions };
+        let scales = Scales { text: 1.0, picture: 1.0 };
+        let difference = Some(Difference::new(&self.scheduler));
+        let guided = guided(predictor, &source, scales, difference)?;
+        let scheduler = DDIMScheduler::new(&self.scheduler, STEPS).map_err(component::misfit)?;
+        let noise = generator.randn_like(&source)?;
+        let latents =
+            denoise(&guided, &scheduler, noise, 0, &mut Generator::new(0), |_| Flow::Continue)?;
+        Ok(self.vae.latents_to_image(&latents)?.clamp(-1.0, 1.0)?.detach())
+    }
+
+    fn look_at(&self, size: usize, generator: &mut Generator) -> Result<Batch> {
+        batch(&self.pairs, (size, Split::HeldOut, self.settings.overfit), generator)
+    }
+}
+
+/// Sum of squared errors where `mask` is 1, and of how many positions.
+fn squared_error(a: &Tensor, b: &Tensor, mask: &Tensor) -> Result<(f64, f64)> {
+    let error = ((a - b)?.sqr()?.mean_keepdim(1)? * mask)?;
+    let sum = |t: &Tensor| -> Result<f64> { Ok(f64::from(t.sum_all()?.to_scalar::<f32>()?)) };
+    Ok((sum(&error)?, sum(mask)?))
+}
+
+impl Recipe for Ip2pRecipe {
+    fn name(&self) -> &str {
+        "ip2p"
+    }
+
+    fn component(&self) -> &str {
+        UNET
+    }
+
+    fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    fn loss(&mut self, step: u64, generator: &mut Generator) -> Result<StepLoss> {
+        let batch = self.batches.batch(step)?;
+        let target = self.latents(&batch.target)?;
+        let source = source_latents(&self.vae, &batch.source)?.detach();
+        let b = target.dim(0)?;
+        let (tokens, source) = self.dropped(&batch.texts, &source, generator)?;
+        let difference = (target - &source)?;
+        let timesteps = self.timesteps(b, generator);
+        let column = |of: &dyn Fn(f64) -> f64| -> Result<Tensor> {
+            let value = |t: &f64| of(self.alphas_cumprod[*t as usize]) as f32;
+            let values: Vec<f32> = timesteps.iter().map(value).collect();
+            Ok(Tensor::from_vec(values, (b, 1, 1, 1), &Device::Cpu)?)
+        };
+        let (signal, rest) = (column(&|a| a.sqrt())?, column(&|a| (1.0 - a).max(0.0).sqrt())?);
+        let noise = generator.randn_like(&difference)?;
+        let noised = (difference.broadcast_mul(&signal)? + noise.broadcast_mul(&rest)?)?;
+        let wanted = match self.scheduler.prediction_type {
+            PredictionType::Sample => difference,
+            PredictionType::Epsilon => noise,
+            PredictionType::VPrediction => {
+                (noise.broadcast_mul(&signal)? - difference.broadcast_mul(&rest)?)?
+            }
+        };
+        let context = Context { encoder_hidden_states: tokens, image_prompt: None };
+        let conditions = UNetConditions { context, added: None };
+        let input = Tensor::cat(&[&noised, &source], 1)?;
+        let predicted = self.unet.forward(&input, &timesteps, &conditions)?;
+        let changed = to_latent_mask(&batch.changed, self.vae.spatial_factor())?;
+        let error = (predicted - wanted)?.sqr()?.mean_keepdim(1)?;
+        let weights = changed.affine(self.settings.changed_weight, 1.0)?;
+        let loss = (error.detach() * &changed)?.sum_all()?.to_scalar::<f32>()?;
+        let inside = loss / changed.sum_all()?.to_scalar::<f32>()?.max(1.0);
+        let all = error.detach().mean_all()?.to_scalar::<f32>()?;
+        let loss = (error * weights)?.mean_all()?;
+        Ok(StepLoss::new(loss, b).log("all", f64::from(all)).log("inside", f64::from(inside)))
+    }
+
+    fn evaluate(&mut self, generator: &mut Generator) -> Result<Vec<(String, f64)>> {
+        let mut sums = [(0.0, 0.0); 4];
+        for _ in 0..HELD_OUT / TOGETHER {
+            let batch = self.look_at(TOGETHER, generator)?;
+            let edited = self.edit(&batch, generator)?;
+            let outside = batch.changed.affine(-1.0, 1.0)?;
+            let errors = [
+                squared_error(&edited, &batch.target, &batch.changed)?,
+                squared_error(&batch.source, &batch.target, &batch.changed)?,
+                squared_error(&edited, &batch.target, &outside)?,
+            ];
+            for (sum, (error, count)) in sums.iter_mut().zip(errors) {
+                *sum = (sum.0 + error, sum.1 + count);
+            }
+        }
+        let names = ["psnr_inside", "psnr_inside_of_source", "psnr_outside"];
+        let figure = |(name, (error, count)): (&str, (f64, f64))| {
+            (name.to_string(), psnr(error / count.max(1.0)))
+        };
+        Ok(names.into_iter().zip(sums).map(figure).collect())
+    }
+
+    fn sample(&mut self, dir: &Path, generator: &mut Generator) -> Result<()> {
+        let batch = self.look_at(TOGETHER, generator)?;
+        let edited = self.edit(&batch, generator)?;
+        let rows = [&batch.source, &edited, &batch.target].map(to_pictures);
+        contact_sheet(&rows.into_iter().collect::<Result<Vec<_>>>()?, &dir.join("edits.png"))?;
+        let path = dir.join("edits.txt");
+        std::fs::write(&path, batch.texts.join("\n")).map_err(TrainError::io(&path))
+    }
+
+    fn export(&self, dir: &Path) -> Result<()> {
+        component::export(dir, UNET, &self.parameters)
+    }
+}

@@ -1,0 +1,181 @@
+//! Stage `ip2p_text`: a text encoder whose last token says what an instruction asks for.
+//!
+//! The published system takes CLIP's, which hundreds of millions of captions taught the names of
+//! things. A small one learns from the world's own instructions, by telling their kind, objects,
+//! place and look; the UNet then reads its tokens, as it would read CLIP's.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use any2pix_encoders::clip_text::ClipTextModel;
+use any2pix_nn::{Generator, Linear, Parameters};
+use candle_core::{D, DType, Device, Tensor};
+use serde::Deserialize;
+
+use super::pairs::{Kinds, draw_kind};
+use super::{Reader, TEXT_ENCODER, Words};
+use crate::playroom::looks::LOOKS;
+use crate::playroom::splits::Split;
+use crate::playroom::{Kind, Manner, Place, Sample, World};
+use crate::prefetch::Prefetch;
+use crate::recipes::component;
+use crate::stages::StageContext;
+use crate::{Recipe, Result, StepLoss, export};
+
+/// Numbers under `[recipe]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TextSettings {
+    /// How often each kind of edit is read.
+    kinds: Kinds,
+}
+
+/// What is told of an instruction, each as one of so many.
+const QUESTIONS: [&str; 5] = ["kind", "wanted", "unwanted", "place", "look"];
+
+/// Instructions and what is true of them.
+struct Batch {
+    texts: Vec<String>,
+    /// One row a question.
+    answers: Vec<Vec<u32>>,
+}
+
+/// Instructions that `evaluate` reads.
+const HELD_OUT: usize = 512;
+
+/// The stage.
+pub struct TextRecipe {
+    parameters: Parameters,
+    model: ClipTextModel,
+    heads: Vec<Linear>,
+    reader: Reader,
+    batches: Prefetch<Batch>,
+    asker: Arc<Asker>,
+}
+
+/// Draws instructions.
+struct Asker {
+    world: World,
+    words: Words,
+    kinds: Kinds,
+}
+
+impl Asker {
+    fn batch(&self, size: usize, split: Split, generator: &mut Generator) -> Batch {
+        let manner = Manner { words_only: true, unpainted: true, ..Manner::default() };
+        let mut answers = vec![Vec::with_capacity(size); QUESTIONS.len()];
+        let mut texts = Vec::with_capacity(size);
+        for _ in 0..size {
+            let kind = draw_kind(&self.kinds, generator);
+            let sample = self.world.sample_in(&manner, generator, split, kind);
+            texts.push(self.words.of(&sample));
+            for (row, answer) in answers.iter_mut().zip(self.answers(&sample)) {
+                row.push(answer as u32);
+            }
+        }
+        Batch { texts, answers }
+    }
+
+    /// How many answers each question has; the last of each but the kind's says "none".
+    fn choices(&self) -> [usize; QUESTIONS.len()] {
+        let concepts = self.world.concepts().len() + 1;
+        [Kind::ALL.len(), concepts, concepts, Place::ALL.len() + 1, LOOKS.len() + 1]
+    }
+
+    fn answers(&self, sample: &Sample) -> [usize; QUESTIONS.len()] {
+        let [_, concepts, _, places, looks] = self.choices();
+        let concept = |slot: Option<&crate::playroom::ObjectSlot>| {
+            let id = slot.and_then(|slot| self.world.concept_id(&slot.concept));
+            id.unwrap_or(concepts - 1).min(concepts - 1)
+        };
+        let place = sample.place.and_then(|place| Place::ALL.iter().position(|p| *p == place));
+        let look = sample.look.as_ref().and_then(|l| LOOKS.iter().position(|k| k.name == *l));
+        [
+            Kind::ALL.iter().position(|kind| *kind == sample.kind).unwrap_or_default(),
+            concept(sample.wanted.first()),
+            concept(sample.unwanted.first()),
+            place.unwrap_or(places - 1),
+            look.unwrap_or(looks - 1),
+        ]
+    }
+}
+
+impl TextRecipe {
+    /// Opens the world and starts a fresh encoder.
+    pub fn open(context: &StageContext) -> Result<Self> {
+        let settings: TextSettings = context.settings.recipe()?;
+        let reader = Reader::open(&context.model)?;
+        let world = World::open(&context.data).map_err(component::misfit)?;
+        let asker = Asker { world, words: Words::read()?, kinds: settings.kinds };
+        let seed = context.settings.seed;
+        let parameters = Parameters::new(seed);
+        let vb = parameters.builder(&Device::Cpu);
+        let model = ClipTextModel::load(vb.clone(), &reader.config)?;
+        let width = reader.config.hidden_size;
+        let heads = QUESTIONS.iter().zip(asker.choices());
+        let heads = heads.map(|(name, n)| Linear::load(vb.pp("heads").pp(name), width, n));
+        let heads = heads.collect::<candle_core::Result<_>>()?;
+        let asker = Arc::new(asker);
+        let (shared, size) = (asker.clone(), context.settings.batch);
+        let batches = Prefetch::new(seed, 2, 4, move |_, generator| {
+            Ok(shared.batch(size, Split::Train, generator))
+        });
+        Ok(Self { parameters, model, heads, reader, batches, asker })
+    }
+
+    /// What each question's head says, and what is right.
+    ///
+    /// # Shapes
+    /// Pairs of `(b, choices)` and `(b)`.
+    fn said(&self, batch: &Batch) -> Result<Vec<(Tensor, Tensor)>> {
+        let ids = self.reader.ids(batch.texts.iter().map(String::as_str))?;
+        let end = self.model.forward(&ids)?.pooler_output;
+        let pair = |(head, right): (&Linear, &Vec<u32>)| {
+            Ok((head.forward(&end)?, Tensor::new(right.as_slice(), &Device::Cpu)?))
+        };
+        self.heads.iter().zip(&batch.answers).map(pair).collect()
+    }
+}
+
+impl Recipe for TextRecipe {
+    fn name(&self) -> &str {
+        "ip2p_text"
+    }
+
+    fn component(&self) -> &str {
+        TEXT_ENCODER
+    }
+
+    fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    fn loss(&mut self, step: u64, _: &mut Generator) -> Result<StepLoss> {
+        let batch = self.batches.batch(step)?;
+        let mut loss = Tensor::zeros((), DType::F32, &Device::Cpu)?;
+        for (logits, right) in self.said(&batch)? {
+            loss = (loss + candle_nn::loss::cross_entropy(&logits, &right)?)?;
+        }
+        Ok(StepLoss::new(loss, batch.texts.len()))
+    }
+
+    fn evaluate(&mut self, generator: &mut Generator) -> Result<Vec<(String, f64)>> {
+        let batch = self.asker.batch(HELD_OUT, Split::HeldOut, generator);
+        let mut all = Tensor::ones(HELD_OUT, DType::F32, &Device::Cpu)?;
+        let mut figures = Vec::new();
+        for (name, (logits, right)) in QUESTIONS.iter().zip(self.said(&batch)?) {
+            let hits = logits.argmax(D::Minus1)?.eq(&right)?.to_dtype(DType::F32)?;
+            all = (all * &hits)?;
+            figures.push(((*name).to_string(), f64::from(hits.mean_all()?.to_scalar::<f32>()?)));
+        }
+        figures.push(("all".to_string(), f64::from(all.mean_all()?.to_scalar::<f32>()?)));
+        Ok(figures)
+    }
+
+    fn export(&self, dir: &Path) -> Result<()> {
+        let config: serde_json::Value = component::config(dir, TEXT_ENCODER)?;
+        let tensors = self.parameters.tensors().into_iter();
+        let tensors = tensors.filter(|(name, _)| !name.starts_with("heads."));
+        export::component(dir, TEXT_ENCODER, &config, tensors, DType::F16)
+    }
+}
