@@ -13,6 +13,7 @@ use super::compose::Manner;
 use super::error::{PlayroomError, Result};
 use super::instruction::Templates;
 use super::sample::{Kind, Sample};
+use super::scene::View;
 use super::splits::{Split, Splits};
 use super::store::{Index, StoredAmbience, StoredConcept, StoredFile, StoredMusic};
 use super::{audio, augment, compose, raster};
@@ -243,6 +244,17 @@ impl World {
         generator: &mut Generator,
     ) -> (RgbaImage, GrayImage) {
         compose::portrait(self, generator, split, sprite)
+    }
+
+    /// What the backgrounds show, each once, in order.
+    pub fn settings(&self) -> Vec<&str> {
+        let labels = self.backgrounds.iter().map(|background| background.label.as_str());
+        labels.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// What is behind the things of a scene.
+    pub fn setting(&self, view: &View) -> &str {
+        self.backgrounds.get(view.background).map_or("", |background| &background.label)
     }
 
     /// One edit of this split, of `kind` or of any kind; the same for the same generator.

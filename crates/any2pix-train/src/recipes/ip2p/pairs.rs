@@ -6,7 +6,7 @@ use std::path::Path;
 use any2pix_encoders::imagebind::ImageBindModel;
 use any2pix_nn::Generator;
 use candle_core::{DType, Device, Tensor};
-use image::RgbImage;
+use image::{GrayImage, Rgb, RgbImage};
 
 use super::Words;
 use super::folder::Folder;
@@ -34,35 +34,43 @@ pub(super) fn draw_kind(kinds: &Kinds, generator: &mut Generator) -> Kind {
     last
 }
 
-/// A picture before and after.
+/// A picture before and after; without one before, the text is a caption of the one after.
 pub(super) struct Pair {
-    pub(super) source: RgbImage,
+    pub(super) source: Option<RgbImage>,
     pub(super) target: RgbImage,
     pub(super) text: String,
 }
 
 /// Pairs as tensors.
 pub(super) struct Batch {
-    /// `(b, 3, h, w)` in `[-1, 1]`.
+    /// `(b, 3, h, w)` in `[-1, 1]`; grey where there is none.
     pub(super) source: Tensor,
+    /// Which have a source.
+    pub(super) has_source: Vec<bool>,
     /// The same.
     pub(super) target: Tensor,
-    /// Where they differ, `(b, 1, h, w)`, 0 or 1.
+    /// Where they differ, `(b, 1, h, w)`, 0 or 1; nowhere without a source.
     pub(super) changed: Tensor,
     pub(super) texts: Vec<String>,
 }
 
 impl Batch {
     pub(super) fn new(pairs: Vec<Pair>) -> Result<Self> {
-        let mut changed = Vec::new();
-        for pair in &pairs {
-            let mask = difference(&pair.source, &pair.target);
-            let (w, h) = (mask.width() as usize, mask.height() as usize);
+        let (mut changed, mut sources) = (Vec::new(), Vec::new());
+        for Pair { source, target, .. } in &pairs {
+            let (w, h) = (target.width() as usize, target.height() as usize);
+            let mask = match source {
+                Some(source) => difference(source, target),
+                None => GrayImage::new(target.width(), target.height()),
+            };
             let mask: Vec<f32> = mask.pixels().map(|p| f32::from(u8::from(p[0] > 0))).collect();
             changed.push(Tensor::from_vec(mask, (1, h, w), &Device::Cpu)?);
+            let grey = || RgbImage::from_pixel(w as u32, h as u32, Rgb([127; 3]));
+            sources.push(source.clone().unwrap_or_else(grey));
         }
         Ok(Self {
-            source: to_tensor(pairs.iter().map(|pair| &pair.source))?,
+            source: to_tensor(&sources)?,
+            has_source: pairs.iter().map(|pair| pair.source.is_some()).collect(),
             target: to_tensor(pairs.iter().map(|pair| &pair.target))?,
             changed: Tensor::stack(&changed, 0)?,
             texts: pairs.into_iter().map(|pair| pair.text).collect(),
@@ -107,9 +115,17 @@ impl Pairs {
                 let kind = draw_kind(kinds, generator);
                 let sample = world.sample_in(manner, generator, split, kind);
                 let text = words.of(&sample);
-                Ok(Pair { source: sample.source, target: sample.target, text })
+                Ok(Pair { source: Some(sample.source), target: sample.target, text })
             }
         }
+    }
+
+    /// A picture and its caption, where whole pictures can be told in words.
+    pub(super) fn caption(&self, split: Split, generator: &mut Generator) -> Option<Pair> {
+        let Self::World(composed) = self else { return None };
+        let Composed { world, manner, .. } = &**composed;
+        let sample = world.sample_in(manner, generator, split, Kind::Generate);
+        Some(Pair { source: None, target: sample.target, text: sample.caption })
     }
 }
 

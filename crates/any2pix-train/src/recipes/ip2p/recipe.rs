@@ -16,7 +16,7 @@ use any2pix_nn::{Generator, Parameters};
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
-use super::pairs::{Batch, Kinds, Pairs};
+use super::pairs::{Batch, Kinds, Pair, Pairs};
 use super::{Reader, SCHEDULER, TEXT_ENCODER, UNET, Words};
 use crate::playroom::splits::Split;
 use crate::prefetch::Prefetch;
@@ -32,6 +32,10 @@ struct Ip2pSettings {
     /// How often each kind of edit is drawn from a Playroom.
     #[serde(default)]
     kinds: Kinds,
+    /// How often a whole picture is painted from its caption and no source, as a text-to-image
+    /// model does.
+    #[serde(default)]
+    captions: f32,
     /// A component whose UNet it starts from, and the prefix of the names there.
     #[serde(default)]
     init: Option<Init>,
@@ -85,17 +89,34 @@ pub struct Ip2pRecipe {
     pairs: Arc<Pairs>,
 }
 
-/// The pairs of one batch: the same few for ever when overfitting.
-fn batch(
-    pairs: &Pairs,
-    (size, split, overfit): (usize, Split, Option<usize>),
-    generator: &mut Generator,
-) -> Result<Batch> {
-    let pair = |i: usize| match overfit {
-        None => pairs.draw(split, generator),
-        Some(few) => pairs.draw(Split::Train, &mut Generator::new((i % few.max(1)) as u64)),
-    };
-    Batch::new((0..size).map(pair).collect::<Result<_>>()?)
+/// What batches are drawn of.
+#[derive(Clone, Copy)]
+struct Draw {
+    split: Split,
+    captions: f32,
+    overfit: Option<usize>,
+}
+
+impl Draw {
+    fn pair(self, pairs: &Pairs, generator: &mut Generator) -> Result<Pair> {
+        if self.captions > 0.0
+            && generator.chance(self.captions)
+            && let Some(pair) = pairs.caption(self.split, generator)
+        {
+            return Ok(pair);
+        }
+        pairs.draw(self.split, generator)
+    }
+
+    /// The pairs of one batch: the same few for ever when overfitting.
+    fn batch(self, pairs: &Pairs, size: usize, generator: &mut Generator) -> Result<Batch> {
+        let seen = Self { split: Split::Train, ..self };
+        let pair = |i: usize| match self.overfit {
+            None => self.pair(pairs, generator),
+            Some(few) => seen.pair(pairs, &mut Generator::new((i % few.max(1)) as u64)),
+        };
+        Batch::new((0..size).map(pair).collect::<Result<_>>()?)
+    }
 }
 
 /// Puts what fits of another UNet's weights in place: `conv_in` is cut or widened with zeros to
@@ -151,10 +172,11 @@ impl Ip2pRecipe {
         text_weights.finish(&[])?;
         let pairs = Pairs::open(&context.data, model_dir, settings.kinds.clone(), SIDE)?;
         let pairs = Arc::new(pairs);
-        let drawn = (context.settings.batch, Split::Train, settings.overfit);
-        let shared = pairs.clone();
+        let (captions, overfit) = (settings.captions, settings.overfit);
+        let draw = Draw { split: Split::Train, captions, overfit };
+        let (shared, size) = (pairs.clone(), context.settings.batch);
         let batches =
-            Prefetch::new(seed, 2, 4, move |_, generator| batch(&shared, drawn, generator));
+            Prefetch::new(seed, 2, 4, move |_, generator| draw.batch(&shared, size, generator));
         Ok(Self {
             alphas_cumprod: scheduler.alphas_cumprod(),
             words: Words::read()?,
@@ -193,24 +215,24 @@ impl Ip2pRecipe {
         (0..count).map(|_| draw() as f64).collect()
     }
 
+    /// # Shapes
+    /// → `(b, c, h/8, w/8)`, zeros where there is no source.
+    fn sources(&self, batch: &Batch) -> Result<Tensor> {
+        let latents = source_latents(&self.vae, &batch.source)?.detach();
+        only(&latents, batch.has_source.iter().copied())
+    }
+
     /// Texts and sources with some left out: of one draw an item, below 2p the text is, from p
     /// to 3p the source.
-    fn dropped(
-        &self,
-        texts: &[String],
-        source: &Tensor,
-        generator: &mut Generator,
-    ) -> Result<(Tensor, Tensor)> {
+    fn dropped(&self, batch: &Batch, generator: &mut Generator) -> Result<(Tensor, Tensor)> {
         let p = self.settings.conditioning_dropout;
-        let draws: Vec<f32> = texts.iter().map(|_| generator.uniform()).collect();
-        let said = texts.iter().zip(&draws).map(|(text, draw)| match *draw < 2.0 * p {
+        let draws: Vec<f32> = batch.texts.iter().map(|_| generator.uniform()).collect();
+        let said = batch.texts.iter().zip(&draws).map(|(text, draw)| match *draw < 2.0 * p {
             true => self.words.negative.as_str(),
             false => text.as_str(),
         });
-        let kept = draws.iter().map(|draw| f32::from(u8::from(!(p..3.0 * p).contains(draw))));
-        let kept =
-            Tensor::from_vec(kept.collect::<Vec<f32>>(), (draws.len(), 1, 1, 1), &Device::Cpu)?;
-        Ok((self.tokens(said)?, source.broadcast_mul(&kept)?))
+        let kept = draws.iter().map(|draw| !(p..3.0 * p).contains(draw));
+        Ok((self.tokens(said)?, only(&self.sources(batch)?, kept)?))
     }
 
     /// Edits pictures from noise.
@@ -221,7 +243,7 @@ impl Ip2pRecipe {
         let said = self.tokens(batch.texts.iter().map(String::as_str))?;
         let nothing = self.tokens(batch.texts.iter().map(|_| self.words.negative.as_str()))?;
         let conditions = conditions(&said, &nothing)?;
-        let source = source_latents(&self.vae, &batch.source)?.detach();
+        let source = self.sources(batch)?;
         let predictor = ConditionedUNet { unet: &self.unet, conditions };
         let scales = Scales { text: 1.0, picture: 1.0 };
         let difference = Some(Difference::new(&self.scheduler));
@@ -233,9 +255,18 @@ impl Ip2pRecipe {
         Ok(self.vae.latents_to_image(&latents)?.clamp(-1.0, 1.0)?.detach())
     }
 
-    fn look_at(&self, size: usize, generator: &mut Generator) -> Result<Batch> {
-        batch(&self.pairs, (size, Split::HeldOut, self.settings.overfit), generator)
+    fn look_at(&self, size: usize, captions: f32, generator: &mut Generator) -> Result<Batch> {
+        let overfit = self.settings.overfit;
+        let draw = Draw { split: Split::HeldOut, captions, overfit };
+        draw.batch(&self.pairs, size, generator)
     }
+}
+
+/// `latents` of those items that are `kept`, zeros for the others.
+fn only(latents: &Tensor, kept: impl Iterator<Item = bool>) -> Result<Tensor> {
+    let kept: Vec<f32> = kept.map(|kept| f32::from(u8::from(kept))).collect();
+    let kept = Tensor::from_vec(kept, (latents.dim(0)?, 1, 1, 1), &Device::Cpu)?;
+    Ok(latents.broadcast_mul(&kept)?)
 }
 
 /// Sum of squared errors where `mask` is 1, and of how many positions.
@@ -261,9 +292,8 @@ impl Recipe for Ip2pRecipe {
     fn loss(&mut self, step: u64, generator: &mut Generator) -> Result<StepLoss> {
         let batch = self.batches.batch(step)?;
         let target = self.latents(&batch.target)?;
-        let source = source_latents(&self.vae, &batch.source)?.detach();
         let b = target.dim(0)?;
-        let (tokens, source) = self.dropped(&batch.texts, &source, generator)?;
+        let (tokens, source) = self.dropped(&batch, generator)?;
         let difference = (target - &source)?;
         let timesteps = self.timesteps(b, generator);
         let column = |of: &dyn Fn(f64) -> f64| -> Result<Tensor> {
@@ -298,7 +328,7 @@ impl Recipe for Ip2pRecipe {
     fn evaluate(&mut self, generator: &mut Generator) -> Result<Vec<(String, f64)>> {
         let mut sums = [(0.0, 0.0); 4];
         for _ in 0..HELD_OUT / TOGETHER {
-            let batch = self.look_at(TOGETHER, generator)?;
+            let batch = self.look_at(TOGETHER, 0.0, generator)?;
             let edited = self.edit(&batch, generator)?;
             let outside = batch.changed.affine(-1.0, 1.0)?;
             let errors = [
@@ -318,12 +348,16 @@ impl Recipe for Ip2pRecipe {
     }
 
     fn sample(&mut self, dir: &Path, generator: &mut Generator) -> Result<()> {
-        let batch = self.look_at(TOGETHER, generator)?;
-        let edited = self.edit(&batch, generator)?;
-        let rows = [&batch.source, &edited, &batch.target].map(to_pictures);
-        contact_sheet(&rows.into_iter().collect::<Result<Vec<_>>>()?, &dir.join("edits.png"))?;
-        let path = dir.join("edits.txt");
-        std::fs::write(&path, batch.texts.join("\n")).map_err(TrainError::io(&path))
+        for (name, captions) in [("edits", 0.0), ("captions", 1.0)] {
+            let batch = self.look_at(TOGETHER, captions, generator)?;
+            let edited = self.edit(&batch, generator)?;
+            let rows = [&batch.source, &edited, &batch.target].map(to_pictures);
+            let rows = rows.into_iter().collect::<Result<Vec<_>>>()?;
+            contact_sheet(&rows, &dir.join(format!("{name}.png")))?;
+            let path = dir.join(format!("{name}.txt"));
+            std::fs::write(&path, batch.texts.join("\n")).map_err(TrainError::io(&path))?;
+        }
+        Ok(())
     }
 
     fn export(&self, dir: &Path) -> Result<()> {

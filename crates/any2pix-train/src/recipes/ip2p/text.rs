@@ -28,10 +28,12 @@ use crate::{Recipe, Result, StepLoss, export};
 struct TextSettings {
     /// How often each kind of edit is read.
     kinds: Kinds,
+    /// How often a caption is read instead of an instruction.
+    captions: f32,
 }
 
 /// What is told of an instruction, each as one of so many.
-const QUESTIONS: [&str; 5] = ["kind", "wanted", "unwanted", "place", "look"];
+const QUESTIONS: [&str; 6] = ["kind", "wanted", "unwanted", "place", "look", "setting"];
 
 /// Instructions and what is true of them.
 struct Batch {
@@ -58,6 +60,7 @@ struct Asker {
     world: World,
     words: Words,
     kinds: Kinds,
+    captions: f32,
 }
 
 impl Asker {
@@ -66,9 +69,16 @@ impl Asker {
         let mut answers = vec![Vec::with_capacity(size); QUESTIONS.len()];
         let mut texts = Vec::with_capacity(size);
         for _ in 0..size {
-            let kind = draw_kind(&self.kinds, generator);
+            let is_caption = generator.chance(self.captions);
+            let kind = match is_caption {
+                true => Kind::Generate,
+                false => draw_kind(&self.kinds, generator),
+            };
             let sample = self.world.sample_in(&manner, generator, split, kind);
-            texts.push(self.words.of(&sample));
+            texts.push(match is_caption {
+                true => sample.caption.clone(),
+                false => self.words.of(&sample),
+            });
             for (row, answer) in answers.iter_mut().zip(self.answers(&sample)) {
                 row.push(answer as u32);
             }
@@ -79,23 +89,31 @@ impl Asker {
     /// How many answers each question has; the last of each but the kind's says "none".
     fn choices(&self) -> [usize; QUESTIONS.len()] {
         let concepts = self.world.concepts().len() + 1;
-        [Kind::ALL.len(), concepts, concepts, Place::ALL.len() + 1, LOOKS.len() + 1]
+        let settings = self.world.settings().len() + 1;
+        [Kind::ALL.len(), concepts, concepts, Place::ALL.len() + 1, LOOKS.len() + 1, settings]
     }
 
     fn answers(&self, sample: &Sample) -> [usize; QUESTIONS.len()] {
-        let [_, concepts, _, places, looks] = self.choices();
+        let [_, concepts, _, places, looks, settings] = self.choices();
         let concept = |slot: Option<&crate::playroom::ObjectSlot>| {
             let id = slot.and_then(|slot| self.world.concept_id(&slot.concept));
             id.unwrap_or(concepts - 1).min(concepts - 1)
         };
         let place = sample.place.and_then(|place| Place::ALL.iter().position(|p| *p == place));
         let look = sample.look.as_ref().and_then(|l| LOOKS.iter().position(|k| k.name == *l));
+        // Only a caption tells what is behind.
+        let setting = (sample.kind == Kind::Generate).then(|| {
+            let behind = self.world.setting(&sample.recipe.target.view);
+            self.world.settings().iter().position(|setting| *setting == behind)
+        });
+        let setting = setting.flatten();
         [
             Kind::ALL.iter().position(|kind| *kind == sample.kind).unwrap_or_default(),
             concept(sample.wanted.first()),
             concept(sample.unwanted.first()),
             place.unwrap_or(places - 1),
             look.unwrap_or(looks - 1),
+            setting.unwrap_or(settings - 1),
         ]
     }
 }
@@ -106,7 +124,8 @@ impl TextRecipe {
         let settings: TextSettings = context.settings.recipe()?;
         let reader = Reader::open(&context.model)?;
         let world = World::open(&context.data).map_err(component::misfit)?;
-        let asker = Asker { world, words: Words::read()?, kinds: settings.kinds };
+        let TextSettings { kinds, captions } = settings;
+        let asker = Asker { world, words: Words::read()?, kinds, captions };
         let seed = context.settings.seed;
         let parameters = Parameters::new(seed);
         let vb = parameters.builder(&Device::Cpu);
