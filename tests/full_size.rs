@@ -25,6 +25,13 @@ use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 use serde::de::DeserializeOwned;
 
+/// Models and where their definitions lie.
+const MODEL_FOLDERS: [(&str, &str); 3] = [
+    ("instructany2pix", "instructany2pix"),
+    ("instruct-pix2pix", "instruct_pix2pix"),
+    ("instruct-pix2pix-ckpt", "instruct_pix2pix"),
+];
+
 type Shapes = BTreeMap<String, Vec<usize>>;
 
 /// Answers every question with one zero, spread to the shape that was asked for, and notes what
@@ -97,36 +104,59 @@ fn assert_same(component: &str, given: &Shapes, asked: &Shapes) {
     assert!(!given.is_empty(), "{component} has no tensors");
 }
 
-/// Loads a component by its class and compares.
+/// Loads a component of InstructAny2Pix by its class and compares.
 fn check(name: &str, load: impl FnOnce(VarBuilder<'static>, &ComponentDefinition)) {
-    let model = ModelDefinition::named("instructany2pix").unwrap();
+    check_in(&ModelDefinition::named("instructany2pix").unwrap(), name, load);
+}
+
+/// The same of any model.
+fn check_in(
+    model: &ModelDefinition,
+    name: &str,
+    load: impl FnOnce(VarBuilder<'static>, &ComponentDefinition),
+) {
     let component = model.component(name).unwrap();
     let given = given(component);
     assert_same(name, &given, &asked(&given, |vb| load(vb, component)));
 }
 
-/// InstructPix2Pix as its one file has it: Stable Diffusion 1.5 with four more channels.
+/// InstructPix2Pix: Stable Diffusion 1.5 with four more channels.
 #[test]
 fn instruct_pix2pix() {
-    let path = any2pix_tests::root().join("models/instruct_pix2pix/pipeline.json");
-    let published: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let config = |part: &str| published[part].clone();
-    let numbers = |asked: Shapes| {
-        let count: usize = asked.values().map(|shape| shape.iter().product::<usize>()).sum();
-        (asked.len(), count)
+    let model = ModelDefinition::named("instruct-pix2pix").unwrap();
+    check_in(&model, "unet", |vb, component| {
+        UNet2DConditionModel::load(vb, &config(component)).unwrap();
+    });
+    check_in(&model, "vae", |vb, component| {
+        AutoencoderKL::load(vb, &config(component)).unwrap();
+    });
+    check_in(&model, "text_encoder", clip_text);
+    let shape = |part: &str, name: &str| {
+        model.component(part).unwrap().tensors.shape(name).map(<[usize]>::to_vec)
     };
-    let known = Shapes::new();
-    let unet = serde_json::from_value(config("unet")).unwrap();
-    let unet = asked(&known, |vb| drop(UNet2DConditionModel::load(vb, &unet).unwrap()));
-    assert_eq!(unet["conv_in.weight"], [320, 8, 3, 3]);
-    assert_eq!(numbers(unet), (686, 859_532_484));
-    let codec = serde_json::from_value(config("vae")).unwrap();
-    let codec = asked(&known, |vb| drop(AutoencoderKL::load(vb, &codec).unwrap()));
-    assert_eq!(numbers(codec), (248, 83_653_863));
-    let text: ClipTextConfig = serde_json::from_value(config("text_encoder")).unwrap();
-    let text = asked(&known, |vb| drop(ClipTextModel::load(vb, &text).unwrap()));
-    assert_eq!(numbers(text), (196, 123_060_480));
+    assert_eq!(shape("unet", "conv_in.weight"), Some(vec![320, 8, 3, 3]));
+}
+
+/// The one file of the authors holds what the folders hold, under other names, and the UNet's
+/// average beside it.
+#[test]
+fn the_one_file_of_instruct_pix2pix() {
+    let folders = ModelDefinition::named("instruct-pix2pix").unwrap();
+    let file = ModelDefinition::named("instruct-pix2pix-ckpt").unwrap();
+    let tensors = &file.component("one_file").unwrap().tensors;
+    let numbers = |begins: &str| {
+        let of = |(name, shape): (&str, &[usize])| {
+            name.strip_prefix("state_dict.")?.starts_with(begins).then(|| shape.iter().product())
+        };
+        tensors.iter().filter_map(of).map(|n: usize| n as u64).collect::<Vec<u64>>()
+    };
+    let sum = |begins: &str| numbers(begins).iter().sum::<u64>();
+    let wanted = |part: &str| folders.component(part).unwrap().tensors.parameters();
+    assert_eq!(sum("model.diffusion_model."), wanted("unet"));
+    assert_eq!(sum("model_ema.diffusion_model"), wanted("unet"));
+    assert_eq!(sum("first_stage_model."), wanted("vae"));
+    let positions = 77;
+    assert_eq!(sum("cond_stage_model."), wanted("text_encoder") + positions);
 }
 
 #[test]
@@ -209,17 +239,17 @@ fn the_adapter_goes_into_the_unet() {
 /// repeated names were folded. The totals are those of the published model cards.
 #[test]
 fn the_tables_are_complete() {
-    let model = ModelDefinition::named("instructany2pix").unwrap();
-    let folder = any2pix_tests::root().join("models/instructany2pix");
-    for component in &model.components {
-        let text = std::fs::read_to_string(folder.join(component.name).join("tensors.txt"));
-        let counts = format!(
-            "# {} tensors, {} numbers",
-            component.tensors.len(),
-            component.tensors.parameters()
-        );
-        assert_eq!(text.unwrap().lines().nth(1), Some(counts.as_str()), "{}", component.name);
+    for (name, folder) in MODEL_FOLDERS {
+        let folder = any2pix_tests::root().join("models").join(folder);
+        for ComponentDefinition { name, tensors, .. } in
+            ModelDefinition::named(name).unwrap().components
+        {
+            let text = std::fs::read_to_string(folder.join(name).join("tensors.txt"));
+            let counts = format!("# {} tensors, {} numbers", tensors.len(), tensors.parameters());
+            assert_eq!(text.unwrap().lines().nth(1), Some(counts.as_str()), "{name}");
+        }
     }
+    let model = ModelDefinition::named("instructany2pix").unwrap();
     let parameters = |name: &str| model.component(name).unwrap().tensors.parameters();
     assert_eq!(parameters("unet"), 2_567_463_684);
     assert_eq!(parameters("vae"), 83_653_863);

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Writes `models/instructany2pix/*/tensors.txt`: every tensor, by the official classes.
+"""Writes `models/*/*/tensors.txt`: every tensor, by the official classes.
 
     pip install torch diffusers transformers timm ftfy regex iopath
-    python tests/tensors.py FOLDER-OF-A-CHECKOUT-OF-ImageBind
+    python tests/tensors.py instruct_pix2pix
+    python tests/tensors.py instructany2pix FOLDER-OF-A-CHECKOUT-OF-ImageBind
 
-Models are built from `models/instructany2pix/*/config.json` on torch's meta device: no weights.
+Models are built from `models/*/*/config.json` on torch's meta device: no weights.
 """
 
 import json
@@ -15,7 +16,7 @@ import sys
 import torch
 from torch import nn
 
-MODEL = pathlib.Path(__file__).parent.parent / "models" / "instructany2pix"
+MODEL = pathlib.Path(__file__).parent.parent / "models" / sys.argv[1]
 
 
 def config(component):
@@ -148,22 +149,110 @@ def write(component, names, source):
     print(component, len(names), len(rows), count)
 
 
+def in_order(name, table):
+    """The first rule that fits a name, from diffusers' way to that of latent diffusion's authors."""
+    for pattern, new in table:
+        if re.match(pattern, name):
+            return re.sub(pattern, new, name, count=1)
+    return name
+
+
+# Inside a residual block, in both networks of latent diffusion.
+RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1"}
+RESNET |= {"norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
+
+
+def ldm_unet(name, resnets=2):
+    """`openaimodel.py`: blocks are counted through; a resnet, its attention, a change of size."""
+    parts = name.split(".")
+    kind = parts[2] if parts[0] in ("down_blocks", "up_blocks") else parts[1] if parts[0] == "mid_block" else ""
+    tail = parts[4:] if kind and parts[0] != "mid_block" else parts[3:]
+    if kind == "resnets":
+        tail = [RESNET[tail[0]]] + tail[1:]
+    if parts[0] == "down_blocks":
+        level, i = int(parts[1]), int(parts[3])
+        block = 1 + (resnets + 1) * level + (resnets if kind == "downsamplers" else i)
+        place = {"resnets": "0", "attentions": "1", "downsamplers": "0"}[kind]
+        tail = ["op"] + tail[1:] if kind == "downsamplers" else tail
+        return ".".join(["input_blocks", str(block), place] + tail)
+    if parts[0] == "up_blocks":
+        level, i = int(parts[1]), int(parts[3])
+        block = (resnets + 1) * level + (resnets if kind == "upsamplers" else i)
+        # The first level has no attention before its change of size.
+        place = {"resnets": "0", "attentions": "1", "upsamplers": "1" if level == 0 else "2"}[kind]
+        return ".".join(["output_blocks", str(block), place] + tail)
+    if parts[0] == "mid_block":
+        place = "1" if kind == "attentions" else str(2 * int(parts[2]))
+        return ".".join(["middle_block", place] + tail)
+    return in_order(name, [
+        (r"time_embedding\.linear_1", "time_embed.0"), (r"time_embedding\.linear_2", "time_embed.2"),
+        (r"conv_in", "input_blocks.0.0"), (r"conv_norm_out", "out.0"), (r"conv_out", "out.2"),
+    ])
+
+
+def ldm_codec(name, levels=4):
+    """`model.py` of latent diffusion: levels of the decoder are counted from the other end."""
+    name = re.sub(r"up_blocks\.(\d)", lambda m: f"up.{levels - 1 - int(m[1])}", name)
+    attention = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+    for new, old in attention.items():
+        name = name.replace(f"mid_block.attentions.0.{new}.", f"mid.attn_1.{old}.")
+    name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{1 + int(m[1])}", name)
+    name = re.sub(r"down_blocks\.(\d)", r"down.\1", name)
+    name = name.replace(".resnets.", ".block.").replace("downsamplers.0", "downsample")
+    name = name.replace("upsamplers.0", "upsample").replace("conv_shortcut", "nin_shortcut")
+    return name.replace("conv_norm_out", "norm_out")
+
+
+def ldm_shape(name, shape):
+    """Attention of the codec is made of convolutions of one pixel."""
+    return (*shape, 1, 1) if ".mid.attn_1." in name and len(shape) == 2 else shape
+
+
+def one_file():
+    """The file of InstructPix2Pix' authors: weights, the UNet's average, a noise schedule."""
+    unet = {f"diffusion_model.{ldm_unet(n)}": s for n, s in diffusers_model("unet").items()}
+    found = {f"model.{n}": s for n, s in unet.items()}
+    found |= {"model_ema." + n.replace(".", ""): s for n, s in unet.items()}
+    found |= {"model_ema.decay": (), "model_ema.num_updates": ()}
+    codec = {f"first_stage_model.{ldm_codec(n)}": s for n, s in diffusers_model("vae").items()}
+    found |= {n: ldm_shape(n, s) for n, s in codec.items()}
+    found |= clip_text("text_encoder", "cond_stage_model.transformer.")
+    found["cond_stage_model.transformer.text_model.embeddings.position_ids"] = (1, 77)
+    schedule = ["betas", "alphas_cumprod", "alphas_cumprod_prev", "log_one_minus_alphas_cumprod"]
+    schedule += [f"sqrt_{n}" for n in ("alphas_cumprod", "one_minus_alphas_cumprod")]
+    schedule += [f"sqrt_{n}" for n in ("recip_alphas_cumprod", "recipm1_alphas_cumprod")]
+    schedule += [f"posterior_{n}" for n in ("variance", "log_variance_clipped", "mean_coef1", "mean_coef2")]
+    found |= {n: (1000,) for n in schedule}
+    return {f"state_dict.{n}": s for n, s in found.items()}
+
+
+def instructany2pix(hf, clip):
+    for component in ["unet", "refiner_unet", "vae"]:
+        write(component, diffusers_model(component), f"{hf}, {config(component)['_class_name']}")
+    for component in ["text_encoder", "text_encoder_2"]:
+        write(component, clip_text(component), f"{clip}, {config(component)['architectures'][0]}")
+    write("llm", llm(), f"{clip}, LlamaForCausalLM, and the projectors of torch.nn.Linear")
+    write("prior", prior(), f"{clip}, GPT2Model, and torch.nn layers around it")
+    text = clip_text("prior_text_encoder", "cond_stage_models.0.model.")
+    write("prior_text_encoder", text, f"{clip}, CLIPTextModel")
+    write("ip_adapter", ip_adapter(), f"{hf}, the order of UNet2DConditionModel.attn_processors")
+    write("imagebind", imagebind(sys.argv[2]), "facebookresearch/ImageBind, imagebind_huge")
+
+
+def instruct_pix2pix(hf, clip):
+    for component in ["unet", "vae"]:
+        write(component, diffusers_model(component), f"{hf}, {config(component)['_class_name']}")
+    write("text_encoder", clip_text("text_encoder"), f"{clip}, CLIPTextModel")
+    write("one_file", one_file(), f"{hf}, by the names of latent diffusion's authors")
+
+
 def main():
     import diffusers
     import transformers
 
     hf, clip = f"diffusers {diffusers.__version__}", f"transformers {transformers.__version__}"
     with torch.device("meta"):
-        for component in ["unet", "refiner_unet", "vae"]:
-            write(component, diffusers_model(component), f"{hf}, {config(component)['_class_name']}")
-        for component in ["text_encoder", "text_encoder_2"]:
-            write(component, clip_text(component), f"{clip}, {config(component)['architectures'][0]}")
-        write("llm", llm(), f"{clip}, LlamaForCausalLM, and the projectors of torch.nn.Linear")
-        write("prior", prior(), f"{clip}, GPT2Model, and torch.nn layers around it")
-        text = clip_text("prior_text_encoder", "cond_stage_models.0.model.")
-        write("prior_text_encoder", text, f"{clip}, CLIPTextModel")
-        write("ip_adapter", ip_adapter(), f"{hf}, the order of UNet2DConditionModel.attn_processors")
-        write("imagebind", imagebind(sys.argv[1]), "facebookresearch/ImageBind, imagebind_huge")
+        {"instructany2pix": instructany2pix, "instruct_pix2pix": instruct_pix2pix}[sys.argv[1]](hf, clip)
 
 
 if __name__ == "__main__":

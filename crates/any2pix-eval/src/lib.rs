@@ -33,7 +33,7 @@ pub use harness::Harness;
 pub use journal::Journal;
 pub use perception::Perception;
 pub use protocol::Protocol;
-pub use published::Published;
+pub use published::{ColourRange, Published};
 pub use report::Sample;
 pub use suite::Suite;
 pub use systems::System;

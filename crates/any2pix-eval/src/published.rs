@@ -134,11 +134,15 @@ impl Clip {
         self.features(&self.processor.apply(picture)?)
     }
 
-    /// As ClipSimilarity of InstructPix2Pix shows it.
-    fn plain_image(&self, picture: &RgbImage) -> Result<Vec<f32>> {
+    /// As ClipSimilarity of InstructPix2Pix shows it, whose colours are from 0 to 1.
+    fn plain_image(&self, picture: &RgbImage, range: ColourRange) -> Result<Vec<f32>> {
         let (mean, std) = self.processor.mean_and_std();
         let (width, height) = (picture.width() as usize, picture.height() as usize);
-        let fractions = picture.as_raw().iter().map(|v| f32::from(*v) / 255.0).collect();
+        let colour = |v: &u8| match range {
+            ColourRange::Unit => f32::from(*v) / 255.0,
+            ColourRange::Signed => f32::from(*v) / 127.5 - 1.0,
+        };
+        let fractions = picture.as_raw().iter().map(colour).collect();
         let image = Tensor::from_vec::<_, f32>(fractions, (height, width, 3), &Device::Cpu)?;
         let small =
             unfiltered::resized(&image.permute((2, 0, 1))?, self.processor.side() as usize)?;
@@ -152,6 +156,17 @@ impl Clip {
     }
 }
 
+/// What InstructPix2Pix' ClipSimilarity is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ColourRange {
+    /// Colours from 0 to 1, as it wants them.
+    #[default]
+    Unit,
+    /// Colours from -1 to 1: the published `compute_metrics.py` forgets to bring them to 0 to 1,
+    /// so that its figures compare with none but its own.
+    Signed,
+}
+
 /// The models that could be opened, and what the others' absence costs.
 pub struct Published {
     base: Option<Clip>,
@@ -162,6 +177,7 @@ pub struct Published {
     aesthetic: Option<AestheticPredictor>,
     missing: BTreeMap<&'static str, String>,
     hashes: BTreeMap<&'static str, String>,
+    range: ColourRange,
 }
 
 impl Published {
@@ -200,7 +216,13 @@ impl Published {
             aesthetic: opened(folder(AESTHETIC), open_aesthetic)?,
             missing,
             hashes,
+            range: ColourRange::default(),
         })
+    }
+
+    /// The same, with colours of that range for ClipSimilarity.
+    pub fn with_range(self, range: ColourRange) -> Self {
+        Self { range, ..self }
     }
 
     /// SHA-256 over the files of every model that was found, by its folder.
@@ -258,7 +280,7 @@ impl Published {
                 let score = aesthetic.forward(&aesthetic::normalised(&embedding)?)?;
                 put("aesthetic", f64::from(score.flatten_all()?.get(0)?.to_scalar::<f32>()?));
             }
-            figures.extend(clip_similarity(large, shown)?);
+            figures.extend(clip_similarity(large, self.range, shown)?);
         }
         Ok(figures)
     }
@@ -328,11 +350,11 @@ fn perceptual(lpips: &Lpips, shown: &Shown<'_>) -> Result<Figures> {
 }
 
 /// ClipSimilarity of InstructPix2Pix.
-fn clip_similarity(clip: &Clip, shown: &Shown<'_>) -> Result<Figures> {
+fn clip_similarity(clip: &Clip, range: ColourRange, shown: &Shown<'_>) -> Result<Figures> {
     let mut figures = Figures::new();
     let mut put = |name: &str, value: f64| figures.insert(name.to_string(), value);
-    let after = clip.plain_image(shown.result)?;
-    let before = shown.source.map(|source| clip.plain_image(source)).transpose()?;
+    let after = clip.plain_image(shown.result, range)?;
+    let before = shown.source.map(|source| clip.plain_image(source, range)).transpose()?;
     let words = |caption: Option<&str>| caption.map(|c| described(clip, LARGE, c)).transpose();
     let (source, target) = (words(shown.source_caption)?, words(shown.caption)?);
     if let Some(before) = &before {

@@ -12,7 +12,8 @@ use any2pix_eval::published::Shown;
 use any2pix_eval::suite::{Item, Suite};
 use any2pix_eval::systems::{Edited, Identity, Oracle};
 use any2pix_eval::{
-    EvalError, Harness, Perception, Protocol, Published, Result, Sample, System, report,
+    ColourRange, EvalError, Harness, Perception, Protocol, Published, Result, Sample, System,
+    report,
 };
 use any2pix_nn::Parameters;
 use any2pix_nn::ops::{Precision, PrecisionScope};
@@ -316,9 +317,9 @@ fn published_metrics_do_not_depend_on_the_precision_of_edits() {
     let root = std::env::temp_dir().join(format!("any2pix-exact-{}", std::process::id()));
     write_models(&root);
     let pictures = [scene(&[("red", 4, 4)]), scene(&[("blue", 30, 4)])];
-    let measure = |precision| {
+    let measure = |precision, range| {
         let _scope = PrecisionScope::new(precision);
-        let published = Published::open(Some(&root)).unwrap();
+        let published = Published::open(Some(&root)).unwrap().with_range(range);
         let shown = Shown {
             source: Some(&pictures[0]),
             target: Some(&pictures[0]),
@@ -330,9 +331,14 @@ fn published_metrics_do_not_depend_on_the_precision_of_edits() {
         };
         published.figures(&shown).unwrap()
     };
-    let exact = measure(Precision::F32);
+    let exact = measure(Precision::F32, ColourRange::Unit);
     assert_eq!(exact.len(), 12);
-    assert_eq!(exact, measure(Precision::Bf16));
+    assert_eq!(exact, measure(Precision::Bf16, ColourRange::Unit));
+    // The published program's range touches its own figures alone.
+    let signed = measure(Precision::F32, ColourRange::Signed);
+    let differ = exact.iter().filter(|(name, value)| signed[*name] != **value);
+    let differ: Vec<&str> = differ.map(|(name, _)| name.as_str()).collect();
+    assert_eq!(differ, ["clip_sim_0", "clip_sim_1", "clip_sim_direction", "clip_sim_image"]);
     std::fs::remove_dir_all(root).unwrap();
 }
 

@@ -13,18 +13,19 @@ use crate::table::TensorTable;
 type Carried = (&'static str, &'static str, &'static str, &'static str);
 
 macro_rules! carried {
-    ($($component:literal),* $(,)?) => {
+    ($model:literal: $($component:literal),* $(,)?) => {
         &[$((
             $component,
-            include_str!(concat!("../../../models/instructany2pix/", $component, "/config.json")),
-            include_str!(concat!("../../../models/instructany2pix/", $component, "/tensors.txt")),
-            include_str!(concat!("../../../models/instructany2pix/", $component, "/names.toml")),
+            include_str!(concat!("../../../models/", $model, "/", $component, "/config.json")),
+            include_str!(concat!("../../../models/", $model, "/", $component, "/tensors.txt")),
+            include_str!(concat!("../../../models/", $model, "/", $component, "/names.toml")),
         )),*]
     };
 }
 
 /// The components of InstructAny2Pix, in the order in which an edit needs them.
 const INSTRUCTANY2PIX: &[Carried] = carried![
+    "instructany2pix":
     "imagebind",
     "llm",
     "prior",
@@ -37,6 +38,11 @@ const INSTRUCTANY2PIX: &[Carried] = carried![
     "refiner_unet",
 ];
 
+/// The components of InstructPix2Pix in folders, as diffusers lays them out.
+const INSTRUCT_PIX2PIX: &[Carried] = carried!["instruct_pix2pix": "text_encoder", "vae", "unet"];
+/// The same in the one file of its authors.
+const INSTRUCT_PIX2PIX_FILE: &[Carried] = carried!["instruct_pix2pix": "one_file"];
+
 /// Noise schedules that lie in folders of their own: where, and what the program carries of them.
 const SCHEDULERS: &[(&str, &str)] = &[
     (
@@ -47,13 +53,25 @@ const SCHEDULERS: &[(&str, &str)] = &[
         "stable-diffusion-xl-refiner-1.0/scheduler/scheduler_config.json",
         include_str!("../../../models/instructany2pix/refiner_scheduler/scheduler_config.json"),
     ),
+    (
+        "scheduler/scheduler_config.json",
+        include_str!("../../../models/instruct_pix2pix/scheduler/scheduler_config.json"),
+    ),
 ];
 
-/// Where its files come from.
+/// The `model_index.json` by which diffusers knows an InstructPix2Pix.
+const INSTRUCT_PIX2PIX_INDEX: &str =
+    include_str!("../../../models/instruct_pix2pix/model_index.json");
+
+/// Where the files of each model come from.
 const INSTRUCTANY2PIX_SOURCES: &str = include_str!("../../../models/instructany2pix/sources.toml");
+const INSTRUCT_PIX2PIX_SOURCES: &str =
+    include_str!("../../../models/instruct_pix2pix/sources.toml");
+const INSTRUCT_PIX2PIX_FILE_SOURCES: &str =
+    include_str!("../../../models/instruct_pix2pix/one_file/sources.toml");
 
 /// Names of the models whose definition the program carries.
-pub const MODELS: &[&str] = &["instructany2pix"];
+pub const MODELS: &[&str] = &["instructany2pix", "instruct-pix2pix", "instruct-pix2pix-ckpt"];
 
 /// How the tensors of a component are stored where it is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -166,8 +184,9 @@ impl ComponentDefinition {
     /// The noise schedule of the diffusers folder that the component is a part of, if it is the
     /// UNet there: where it lies, and its text.
     pub fn scheduler(&self) -> Option<(&'static str, &'static str)> {
-        let (folder, _) = self.placement.file.split_once("/unet/")?;
-        SCHEDULERS.iter().copied().find(|(path, _)| path.starts_with(folder))
+        let (folder, _) = self.placement.file.split_once("unet/")?;
+        let place = format!("{folder}scheduler/scheduler_config.json");
+        SCHEDULERS.iter().copied().find(|(path, _)| *path == place)
     }
 
     /// The model's name of a published tensor; `None` when the model does not read it.
@@ -195,6 +214,8 @@ pub struct ModelDefinition {
     pub components: Vec<ComponentDefinition>,
     /// Where its files come from.
     pub repositories: Vec<Repository>,
+    /// The `model_index.json` without which a folder with such files is none of this model.
+    pub index: Option<&'static str>,
 }
 
 impl ModelDefinition {
@@ -204,6 +225,16 @@ impl ModelDefinition {
             "instructany2pix" => {
                 Self::read("instructany2pix", INSTRUCTANY2PIX_SOURCES, INSTRUCTANY2PIX)
             }
+            "instruct-pix2pix" => {
+                let model =
+                    Self::read("instruct-pix2pix", INSTRUCT_PIX2PIX_SOURCES, INSTRUCT_PIX2PIX)?;
+                Ok(Self { index: Some(INSTRUCT_PIX2PIX_INDEX), ..model })
+            }
+            "instruct-pix2pix-ckpt" => Self::read(
+                "instruct-pix2pix-ckpt",
+                INSTRUCT_PIX2PIX_FILE_SOURCES,
+                INSTRUCT_PIX2PIX_FILE,
+            ),
             _ => Err(HubError::UnknownModel { name: name.into(), known: MODELS.join(", ") }),
         }
     }
@@ -225,7 +256,7 @@ impl ModelDefinition {
             })
         };
         let components = carried.iter().map(component).collect::<Result<_>>()?;
-        Ok(Self { name, components, repositories: sources.repository })
+        Ok(Self { name, components, repositories: sources.repository, index: None })
     }
 
     /// The component of that name.

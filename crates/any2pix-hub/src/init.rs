@@ -84,6 +84,9 @@ pub fn init(
     for component in &chosen {
         write_beside(component, folder, options)?;
     }
+    if let Some(index) = model.index {
+        write_whole(&folder.join("model_index.json"), index.as_bytes())?;
+    }
     Ok(written)
 }
 

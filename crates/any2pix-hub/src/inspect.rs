@@ -1,6 +1,6 @@
 //! `inspect`: what a folder holds of a model, what is missing, and how to get it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use any2pix_nn::Checkpoint;
@@ -79,7 +79,8 @@ pub fn inspect(folder: &Path) -> Result<Inspection> {
     std::fs::read_dir(folder).map_err(HubError::io(folder))?;
     for name in MODELS {
         let model = ModelDefinition::named(name)?;
-        if model.components.iter().any(|c| find(folder, c).is_some()) || is_named(folder, &model) {
+        let has_some = || model.components.iter().any(|c| find(folder, c).is_some());
+        if is_named(folder, &model) || (model.index.is_none() && has_some()) {
             let part = |component| inspect_component(folder, &model, component);
             let parts = model.components.iter().map(part).collect();
             let folder = folder.to_path_buf();
@@ -101,10 +102,16 @@ pub fn inspect(folder: &Path) -> Result<Inspection> {
 }
 
 fn is_named(folder: &Path, model: &ModelDefinition) -> bool {
-    let text = std::fs::read(folder.join("model_index.json")).unwrap_or_default();
-    let index: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
-    let class = index["_class_name"].as_str().and_then(|name| name.strip_suffix("Pipeline"));
-    class.is_some_and(|name| name.eq_ignore_ascii_case(model.name))
+    let class = |text: &[u8]| {
+        let index: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
+        index["_class_name"].as_str().map(str::to_string)
+    };
+    let Ok(found) = std::fs::read(folder.join("model_index.json")) else { return false };
+    let Some(found) = class(&found) else { return false };
+    match model.index {
+        Some(own) => class(own.as_bytes()).as_ref() == Some(&found),
+        None => found.strip_suffix("Pipeline").is_some_and(|n| n.eq_ignore_ascii_case(model.name)),
+    }
 }
 
 fn empty(name: &str) -> Part {
@@ -184,7 +191,11 @@ fn inspect_component(
     let path = folder.join(file);
     match entries(&path) {
         Ok(entries) => {
-            let own = |entry: &&Entry| component.tensors.shape(&entry.name).is_some();
+            let own = |entry: &&Entry| {
+                let read = component.read_as(&entry.name);
+                read.is_some_and(|name| component.tensors.shape(&name).is_some())
+                    || component.tensors.shape(&entry.name).is_some()
+            };
             part.contents = contents(&path, entries.iter().filter(own));
             part.faults = faults(component, &entries);
         }
@@ -198,23 +209,25 @@ fn inspect_component(
 
 /// Differences from the table, by name.
 fn faults(component: &ComponentDefinition, entries: &[Entry]) -> Vec<String> {
-    let stored: BTreeMap<&str, &[usize]> =
-        entries.iter().map(|entry| (entry.name.as_str(), entry.shape.as_slice())).collect();
+    // By the model's names, under which a table and a file of an older release agree.
+    let read = |name: &str| component.names.apply(name);
+    let stored: BTreeMap<String, &Entry> =
+        entries.iter().map(|entry| (read(&entry.name), entry)).collect();
+    let known: BTreeSet<String> = component.tensors.iter().map(|(name, _)| read(name)).collect();
     let mut missing = Vec::new();
     let mut wrong = Vec::new();
     for (name, shape) in component.tensors.iter() {
-        match stored.get(name) {
-            Some(found) if *found == shape => {}
+        match stored.get(&read(name)).map(|entry| entry.shape.as_slice()) {
+            Some(found) if found == shape => {}
             Some(found) => wrong.push(format!("`{name}` is {found:?}, not {shape:?}")),
             None if component.read_as(name).is_none() => {}
             None => missing.push(format!("`{name}`")),
         }
     }
     let unknown: Vec<String> = stored
-        .keys()
-        .filter(|name| component.tensors.shape(name).is_none())
-        .filter(|name| component.read_as(name).is_some())
-        .map(|name| format!("`{name}`"))
+        .iter()
+        .filter(|(name, entry)| !known.contains(*name) && component.read_as(&entry.name).is_some())
+        .map(|(_, entry)| format!("`{}`", entry.name))
         .collect();
     let kinds = [("missing", missing), ("of another shape", wrong), ("not known", unknown)];
     let told = |(what, names): (&str, Vec<String>)| {

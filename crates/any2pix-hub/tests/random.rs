@@ -60,6 +60,7 @@ fn small() -> ModelDefinition {
             component("unet", "norm.weight 8\nconv.weight 8x4x3x3\nconv.bias 8\n", unet),
         ],
         repositories: Vec::new(),
+        index: None,
     }
 }
 

@@ -32,8 +32,20 @@ use crate::store::ModelStore;
 const CLASS_NAME: &str = "StableDiffusionInstructPix2PixPipeline";
 const INDEX: &str = "model_index.json";
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
-/// The published settings, and the published configs for files that have none.
-const PUBLISHED: &str = include_str!("../../../../models/instruct_pix2pix/pipeline.json");
+/// The published settings.
+const SETTINGS: &str = include_str!("../../../../models/instruct_pix2pix/pipeline.json");
+/// The published configs, for files that have none.
+const CONFIGS: [(&str, &str); 4] = [
+    ("text_encoder", include_str!("../../../../models/instruct_pix2pix/text_encoder/config.json")),
+    ("vae", include_str!("../../../../models/instruct_pix2pix/vae/config.json")),
+    ("unet", include_str!("../../../../models/instruct_pix2pix/unet/config.json")),
+    (
+        "scheduler",
+        include_str!("../../../../models/instruct_pix2pix/scheduler/scheduler_config.json"),
+    ),
+];
+/// What the names of one file begin with: of the authors, and of MagicBrush, trained on from it.
+const ONE_FILE: [&str; 2] = ["instruct-pix2pix-", "MagicBrush-"];
 
 /// How a model lies in its folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +65,7 @@ pub fn layout(store: &ModelStore) -> Result<Option<Layout>, AgentError> {
     }
     let published = |name: &String| {
         let ends = name.ends_with(".ckpt") || name.ends_with(".safetensors");
-        name.starts_with("instruct-pix2pix-") && ends
+        ONE_FILE.iter().any(|begins| name.starts_with(begins)) && ends
     };
     Ok(store.files().into_iter().find(published).map(Layout::OneFile))
 }
@@ -78,7 +90,6 @@ pub(super) struct Parts {
     pub(super) settings: SettingsPatch,
     layout: Layout,
     index: Index,
-    published: Value,
     max_memory: Option<u64>,
 }
 
@@ -90,8 +101,7 @@ impl Parts {
         max_memory: Option<u64>,
     ) -> Result<Self, AgentError> {
         let misread = |e: serde_json::Error| store.bad("settings", &e);
-        let published: Value = serde_json::from_str(PUBLISHED).map_err(misread)?;
-        let mut settings = published["settings"].clone();
+        let mut settings = serde_json::from_str(SETTINGS).map_err(misread)?;
         let index: Index = match store.find(INDEX)? {
             Some(_) => store.json(INDEX)?,
             None => Index::default(),
@@ -100,7 +110,7 @@ impl Parts {
             lay(&mut settings, index.settings.clone());
         }
         let settings = serde_json::from_value(settings).map_err(misread)?;
-        let parts = Self { store, settings, layout, index, published, max_memory };
+        let parts = Self { store, settings, layout, index, max_memory };
         if parts.layout == Layout::Folders {
             for component in ["text_encoder", "vae", "unet"] {
                 parts.find(component)?;
@@ -116,7 +126,6 @@ impl Parts {
             settings: self.settings.clone(),
             layout: self.layout.clone(),
             index: self.index.clone(),
-            published: self.published.clone(),
             max_memory: self.max_memory,
         }
     }
@@ -133,13 +142,20 @@ impl Parts {
             .ok_or_else(|| self.store.bad(component, &missing))
     }
 
+    /// The published config of a component.
+    fn published(&self, component: &str) -> Result<Value, AgentError> {
+        let config = CONFIGS.iter().find(|(name, _)| *name == component);
+        let text = config.map_or("null", |(_, text)| text);
+        serde_json::from_str(text).map_err(|e| self.store.bad(component, &e))
+    }
+
     /// The config of a component; what one file leaves out is the published model's.
     fn config<T: DeserializeOwned>(&self, component: &str) -> Result<T, AgentError> {
         let path = format!("{}/config.json", self.place(component));
         if self.layout == Layout::Folders {
             return self.store.json(&path);
         }
-        let mut config = self.published[component].clone();
+        let mut config = self.published(component)?;
         if self.store.has_file(&path) {
             lay(&mut config, self.store.json(&path)?);
         }
@@ -259,7 +275,7 @@ impl Parts {
         if self.store.has_file(SCHEDULER) {
             return self.store.json(SCHEDULER);
         }
-        let published = self.published["scheduler"].clone();
+        let published = self.published("scheduler")?;
         serde_json::from_value(published).map_err(|e| self.store.bad(SCHEDULER, &e))
     }
 }

@@ -8,6 +8,7 @@ use any2pix_agent::{EditOutcome, EditRequest, Encoding, Pipeline, Recording, sto
 use any2pix_nn::ops::{self, Level};
 use serde_json::json;
 
+use super::randomize;
 use crate::compute::ComputeArgs;
 use crate::diagnostics::{Exit, Failure};
 use crate::model_args::ModelArgs;
@@ -40,6 +41,12 @@ pub(crate) struct Args {
     /// What [audio1], [audio2], … stand for; with --replay, inputs in any order.
     #[arg(long = "audio", value_name = "FILE")]
     audios: Vec<PathBuf>,
+    /// Make N edits: the first as asked, the others with seeds of their own and both guidances
+    /// drawn about what they are set to. They go into files beside the output's name, and all of
+    /// them onto a sheet.
+    #[arg(long, value_name = "N", conflicts_with = "replay", requires = "output",
+        value_parser = clap::value_parser!(u8).range(1..=64))]
+    randomize: Option<u8>,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -67,6 +74,11 @@ pub(super) fn run(args: &Args, compute: &ComputeArgs, printer: &Printer) -> Resu
     if let Some(output) = &args.output {
         // Asked before the work, and once more when the picture is written.
         storage::refuse_inputs(output, &paths)?;
+    }
+    if let (Some(count), Some(output)) = (args.randomize, &args.output) {
+        let edit = (&*job.pipeline, &job.request);
+        randomize::run(edit, count.into(), (output, job.encoding), &paths, printer)?;
+        return Ok(Exit::Done);
     }
     let mut progress = Terminal::new(printer);
     let mut outcome = job.pipeline.edit(&job.request, &mut progress)?;

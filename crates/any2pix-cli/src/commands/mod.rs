@@ -14,6 +14,7 @@ mod man;
 mod merge;
 mod models;
 mod parity;
+mod randomize;
 mod show;
 mod train;
 mod worker;

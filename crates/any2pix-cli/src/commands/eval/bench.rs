@@ -10,7 +10,8 @@ use any2pix_agent::{OpenOptions, Pipeline, Playroom};
 use any2pix_eval::protocol::Report;
 use any2pix_eval::systems::{Parts, Stored, System};
 use any2pix_eval::{
-    Asked, EvalError, Eyes, Harness, Perception, Protocol, Published, Sample, Suite, page,
+    Asked, ColourRange, EvalError, Eyes, Harness, Perception, Protocol, Published, Sample, Suite,
+    page,
 };
 use any2pix_nn::ops;
 use serde_json::{Value, json};
@@ -41,6 +42,10 @@ pub(super) struct BenchArgs {
     /// clip-vit-base-patch32, clip-vit-large-patch14, dino-vits16, aesthetic, pickscore, lpips.
     #[arg(long, value_name = "DIR")]
     metrics_model: Option<PathBuf>,
+    /// Give InstructPix2Pix' similarities (clip_sim_…) colours from -1 to 1 where they want 0 to 1,
+    /// as the published `compute_metrics.py` does: for comparison with its figures alone.
+    #[arg(long)]
+    compat_range: bool,
     /// Run this many items, spread over all kinds.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -102,7 +107,12 @@ impl<'a> Bench<'a> {
         let store = ModelStore::open(&args.model).map_err(of_model)?;
         let model_hash = store.fingerprint().map_err(of_model)?;
         let eyes = eyes(args)?;
+        let range = match args.compat_range {
+            true => ColourRange::Signed,
+            false => ColourRange::Unit,
+        };
         let published = Published::open(args.metrics_model.as_deref()).map_err(failure)?;
+        let published = published.with_range(range);
         Ok(Self { args, suite, suite_hash, model, model_hash, eyes, published })
     }
 
@@ -159,6 +169,9 @@ impl<'a> Bench<'a> {
         about["system"] = if is_made { asked.about() } else { json!({ "name": "outputs" }) };
         about["suite"] = json!({ "sha256": self.suite_hash });
         about["precision"] = json!(precision_name(ops::precision()));
+        if self.args.compat_range {
+            about["compat_range"] = json!(true);
+        }
         let harness = Harness {
             suite: &self.suite,
             eyes: self.eyes.as_ref().map(|eyes| eyes as &dyn Perception),

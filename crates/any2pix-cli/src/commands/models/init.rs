@@ -15,7 +15,8 @@ use crate::printer::Printer;
 /// What `any2pix models init` takes.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The model: instructany2pix.
+    /// The model: instructany2pix, instruct-pix2pix (in folders) or instruct-pix2pix-ckpt (in one
+    /// file).
     name: String,
     /// Where to write it.
     dir: PathBuf,
