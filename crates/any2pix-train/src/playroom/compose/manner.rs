@@ -15,27 +15,24 @@ pub struct Manner {
     pub words_only: bool,
     /// Pictures stay blank: for those who only read what is told.
     pub unpainted: bool,
-    /// The cut-out of each concept, by its id, that wanted things are drawn from. With any, they
-    /// stand on the grid of [`CELL`] pixels, where the scene alone decides, in a few sizes,
-    /// without mirroring, light or shadow. Empty: any cut-out, anywhere.
+    /// The cut-out of each concept, by its id, that wanted things are drawn from. With any, each has
+    /// one size and stands on the grid of [`CELL`] pixels, where the scene alone decides, without
+    /// mirroring, light or shadow. Empty: any cut-out, anywhere.
     pub drawings: Arc<[usize]>,
 }
 
 /// Corners of wanted things are multiples of this: a codec's patch, in scene pixels.
 const CELL: u32 = 8;
-/// Replaced things keep about their size, in whole steps of this.
-const SIZE_STEP: f32 = 16.0;
+/// How far to the left and to the right of the usual place the others are, of a scene's side.
+const ASIDE: f32 = 0.31;
+/// A place where this much of the thing is covered by others is not free.
+const SOME_OVERLAP: f32 = 0.05;
 
 impl Manner {
     /// The drawing that stands for a concept.
     pub(super) fn drawing(&self, concept: usize) -> Option<usize> {
         self.drawings.get(concept).copied()
     }
-}
-
-/// Corners along one side for a thing of that length.
-fn corners(length: u32) -> impl Iterator<Item = u32> + Clone {
-    (0..=SCENE_SIDE.saturating_sub(length) / CELL).map(|cell| cell * CELL)
 }
 
 /// The corner nearest to `start`.
@@ -61,29 +58,18 @@ fn usual_middle(habitat: Habitat, place: Option<Place>, height: u32) -> (f32, f3
     (side * 0.5, y)
 }
 
-/// The free place on the grid that is nearest to the usual one; the least crowded if none is free.
-fn free_place(
-    scene: &Scene,
-    (width, height): (u32, u32),
-    usual: (f32, f32),
-    place: Option<Place>,
-) -> BBox {
-    const SOME_OVERLAP: f32 = 0.05;
-    let mut best = (f32::INFINITY, BBox { x: 0, y: 0, width, height });
-    for (x, y) in corners(width).flat_map(|x| corners(height).map(move |y| (x, y))) {
-        let candidate = BBox { x, y, width, height };
-        let crowd: f32 = scene.objects.iter().map(|o| candidate.overlap(&o.bbox)).sum();
-        let obeys = place.is_none_or(|place| place.holds(&candidate));
-        let (dx, dy) =
-            (x as f32 + width as f32 * 0.5 - usual.0, y as f32 + height as f32 * 0.5 - usual.1);
-        let distance = dx.hypot(dy) / SCENE_SIDE as f32;
-        let crowded = if crowd > SOME_OVERLAP { 1.0 + crowd } else { 0.0 };
-        let cost = distance + 10.0 * crowded + if obeys { 0.0 } else { 100.0 };
-        if cost < best.0 {
-            best = (cost, candidate);
-        }
-    }
-    best.1
+/// The usual place if it is free, else the one to its left or right; the least crowded if none is.
+fn free_place(scene: &Scene, (width, height): (u32, u32), (x, y): (f32, f32)) -> BBox {
+    let at = |aside: f32| {
+        let left = x + aside * SCENE_SIDE as f32 - width as f32 * 0.5;
+        let (x, y) = (nearest(left, width), nearest(y - height as f32 * 0.5, height));
+        BBox { x, y, width, height }
+    };
+    let crowd = |bbox: &BBox| scene.objects.iter().map(|o| bbox.overlap(&o.bbox)).sum::<f32>();
+    let places = [0.0, -ASIDE, ASIDE].map(at);
+    let free = places.iter().find(|place| crowd(place) <= SOME_OVERLAP);
+    let least = places.iter().min_by(|a, b| crowd(a).total_cmp(&crowd(b)));
+    free.or(least).copied().unwrap_or(places[0])
 }
 
 impl Composer<'_> {
@@ -100,23 +86,17 @@ impl Composer<'_> {
         }
         let entry = self.entry(pick.concept);
         let picture = entry.sprites[pick.sprite].picture.clone();
+        let [small, large] = entry.size.map(|size| size as f32);
+        let cell = CELL as f32;
+        let size = fitted(&picture, ((small + large) * 0.5 / cell).round() * cell);
         let bbox = match instead {
             Some(old) => {
-                let size = old.width.max(old.height) as f32 / SIZE_STEP;
-                let size = (size.round() * SIZE_STEP).clamp(32.0, 80.0);
-                let (width, height) = fitted(&picture, size);
-                let left = old.x as f32 + (old.width as f32 - width as f32) * 0.5;
-                let top = (old.y + old.height) as f32 - height as f32;
-                let (x, y) = (nearest(left, width), nearest(top, height));
-                BBox { x, y, width, height }
+                let left = old.x as f32 + (old.width as f32 - size.0 as f32) * 0.5;
+                let top = (old.y + old.height) as f32 - size.1 as f32;
+                let (x, y) = (nearest(left, size.0), nearest(top, size.1));
+                BBox { x, y, width: size.0, height: size.1 }
             }
-            None => {
-                let [small, large] = entry.size.map(|size| size as f32);
-                let cell = CELL as f32;
-                let size = fitted(&picture, ((small + large) * 0.5 / cell).round() * cell);
-                let usual = usual_middle(entry.habitat, place, size.1);
-                free_place(scene, size, usual, place)
-            }
+            None => free_place(scene, size, usual_middle(entry.habitat, place, size.1)),
         };
         Placed::new((pick.concept, pick.sprite), picture, bbox)
     }
