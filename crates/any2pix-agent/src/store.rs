@@ -17,10 +17,8 @@ static EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded
 
 /// Name of the embedded model.
 pub const PLAYROOM: &str = "playroom";
-/// Name of the embedded InstructPix2Pix.
-pub const PLAYROOM_IP2P: &str = "playroom-ip2p";
-/// The models that are compiled in, and their folders in `models/playroom`.
-const MODELS: [(&str, &str); 2] = [(PLAYROOM, ""), (PLAYROOM_IP2P, "ip2p")];
+/// The models that may be compiled in, and their folders in `models/playroom`.
+const MODELS: [(&str, &str); 2] = [(PLAYROOM, ""), ("playroom-ip2p", "ip2p")];
 /// No file of a model folder is larger.
 const MAX_FILE_BYTES: u64 = 64 << 30;
 /// No file of a model folder lies deeper.
@@ -46,6 +44,12 @@ fn embedded(root: &str, path: &str) -> Option<&'static [u8]> {
     EMBEDDED.iter().find(|(name, _)| *name == whole).map(|(_, bytes)| *bytes)
 }
 
+/// The models that this program carries.
+pub fn carried() -> impl Iterator<Item = &'static str> {
+    let is_carried = |(_, root): &(_, &str)| embedded(root, "model_index.json").is_some();
+    MODELS.into_iter().filter(is_carried).map(|(name, _)| name)
+}
+
 /// The files of a model; remembers the hashes of the weights it has handed out.
 #[derive(Debug)]
 pub struct ModelStore {
@@ -68,16 +72,18 @@ impl ModelStore {
         Self::new(PLAYROOM.to_string(), Place::Embedded(""))
     }
 
-    /// `playroom`, `playroom-ip2p`, or the folder of a model.
+    /// One of the models that are [`carried`], or the folder of one.
     pub fn open(model: &str) -> Result<Self, AgentError> {
         let known = MODELS.iter().find(|(name, _)| *name == model);
-        if let (Some((name, folder)), false) = (known, EMBEDDED.is_empty()) {
+        if let Some((name, folder)) = known
+            && carried().any(|carried| carried == *name)
+        {
             return Ok(Self::new(name.to_string(), Place::Embedded(folder)));
         }
         let folder = Path::new(model);
         if !folder.is_dir() {
             let reason = if known.is_some() {
-                "this build carries no model (it was made without the feature `embedded`)"
+                "this build does not carry it; `any2pix models list` says what it carries"
             } else {
                 "no such model, and no such folder"
             };

@@ -13,8 +13,7 @@ use crate::printer::Printer;
 pub(crate) struct Args {}
 
 pub(super) fn run(_args: &Args, printer: &Printer) -> Result<Exit, Failure> {
-    let parts =
-        ["imagebind", "llm", "prior", "vae", "unet", "unet_inversion", "locator", "ip2p/unet"];
+    let parts = ["imagebind", "llm", "prior", "vae", "unet", "unet_inversion", "locator"];
     let carries = |part: &&str| {
         let path = format!("{part}/model.safetensors");
         ModelStore::embedded().find(&path).is_ok_and(|file| file.is_some())

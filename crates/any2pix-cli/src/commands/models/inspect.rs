@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use any2pix_agent::store::{PLAYROOM, PLAYROOM_IP2P};
+use any2pix_agent::store;
 use any2pix_hub::definition::MODELS;
 use any2pix_hub::{Inspection, human_bytes};
 use candle_core::DType;
@@ -112,9 +112,8 @@ fn show(found: &Inspection, printer: &Printer) {
 
 /// Lists the embedded model, the pulled ones, and what the cache holds.
 pub(super) fn list(hub: &HubArgs, printer: &Printer) -> Result<Exit, Failure> {
-    let embedded = [PLAYROOM, PLAYROOM_IP2P].into_iter();
-    let mut rows: Vec<(String, String, String)> =
-        embedded.map(|name| (name.to_string(), "embedded".to_string(), String::new())).collect();
+    let embedded = |name: &str| (name.to_string(), "embedded".to_string(), String::new());
+    let mut rows: Vec<(String, String, String)> = store::carried().map(embedded).collect();
     let models = hub.models()?;
     for name in MODELS {
         let folder = models.join(name);
