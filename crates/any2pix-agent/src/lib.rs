@@ -3,6 +3,7 @@
 pub mod alter;
 pub mod batch;
 pub mod bounded_lines;
+pub mod claim;
 pub mod components;
 pub mod compose;
 pub mod conditioning;

@@ -79,7 +79,7 @@ fn unet(bench: &Bench<'_>, report: Report<'_>, config: &UNet2DConditionModelConf
         }),
         false => None,
     };
-    let context = Context { encoder_hidden_states, image_prompt: None };
+    let context = Context { encoder_hidden_states, image_prompt: None, control: None };
     let conditions = UNetConditions { context, added };
     let load = || Ok(UNet2DConditionModel::load(weights::random(), config)?);
     model(bench, report, "1x4x64x64", load, |unet| unet.forward(&sample, &[500.0], &conditions))

@@ -65,7 +65,7 @@ impl Run {
         let level = tokens.narrow(1, 0, 1)?.narrow(2, 0, 4)?.reshape((BATCH, 4, 1, 1))?;
         let sample = noise.broadcast_add(&level)?;
         let times: Vec<f64> = (0..BATCH).map(|_| generator.uniform_in(0.0, 999.0).into()).collect();
-        let context = Context { encoder_hidden_states: tokens, image_prompt: None };
+        let context = Context { encoder_hidden_states: tokens, image_prompt: None, control: None };
         let conditions = UNetConditions { context, added: None };
         let predicted = self.unet.forward(&sample, &times, &conditions)?;
         let loss = (predicted - noise)?.sqr()?.mean_all()?;

@@ -25,7 +25,7 @@ pub fn source_latents(codec: &(impl Autoencoder + ?Sized), image: &Tensor) -> Re
 pub fn conditions(prompt: &Tensor, negative: &Tensor) -> Result<UNetConditions> {
     let encoder_hidden_states = Tensor::cat(&[prompt, negative, negative], 0)?;
     Ok(UNetConditions {
-        context: Context { encoder_hidden_states, image_prompt: None },
+        context: Context { encoder_hidden_states, image_prompt: None, control: None },
         added: None,
     })
 }

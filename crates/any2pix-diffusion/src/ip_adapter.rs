@@ -167,7 +167,7 @@ impl AdaptedUNet {
             time_ids: Tensor::cat(&vec![&ids; b], 0)?,
         };
         let image_prompt = Some(ImagePrompt { tokens, scale });
-        let context = Context { encoder_hidden_states, image_prompt };
+        let context = Context { encoder_hidden_states, image_prompt, control: None };
         Ok(UNetConditions { context, added: Some(added) })
     }
 

@@ -17,6 +17,7 @@ pub mod lora;
 pub mod parity;
 pub mod patch_codec;
 pub mod prior_transformer;
+pub mod prompt_to_prompt;
 pub mod schedulers;
 pub mod sdxl;
 pub mod source_decoder;

@@ -46,12 +46,13 @@ pub fn inversion_conditions(
 ) -> Result<UNetConditions> {
     let hidden = &prompt.hidden_states;
     let context = match last_tokens_as_image {
-        None => Context { encoder_hidden_states: hidden.clone(), image_prompt: None },
+        None => Context { encoder_hidden_states: hidden.clone(), image_prompt: None, control: None },
         Some((tokens, scale)) => {
             let text = hidden.dim(1)?.saturating_sub(tokens);
             Context {
                 encoder_hidden_states: hidden.narrow(1, 0, text)?,
                 image_prompt: Some(ImagePrompt { tokens: hidden.narrow(1, text, tokens)?, scale }),
+                control: None,
             }
         }
     };
@@ -135,6 +136,6 @@ pub fn guided_conditions(
         time_ids: both(&ids[0].tensor(device)?, &ids[1].tensor(device)?)?,
     };
     let encoder_hidden_states = both(&negative.hidden_states, &prompt.hidden_states)?;
-    let context = Context { encoder_hidden_states, image_prompt };
+    let context = Context { encoder_hidden_states, image_prompt, control: None };
     Ok(UNetConditions { context, added: Some(added) })
 }

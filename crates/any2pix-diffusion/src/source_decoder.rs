@@ -226,7 +226,7 @@ mod tests {
         let window = window(&mut generator);
         let mean = window.mean().unwrap();
         let encoder_hidden_states = Tensor::zeros((1, 1, 4), DType::F32, device).unwrap();
-        let context = Context { encoder_hidden_states, image_prompt: None };
+        let context = Context { encoder_hidden_states, image_prompt: None, control: None };
         let decoder = SourceDecoder {
             unet: &unet,
             conditions: UNetConditions { context, added: None },

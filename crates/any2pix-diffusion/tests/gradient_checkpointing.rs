@@ -33,6 +33,7 @@ fn gradients(checkpointing: bool) -> Vec<(String, Vec<f32>)> {
     let context = Context {
         encoder_hidden_states: tokens(3, &mut generator),
         image_prompt: Some(ImagePrompt { tokens: tokens(2, &mut generator), scale: 0.7 }),
+        control: None,
     };
     let sample: Tensor = generator.randn((1, 4, 8, 8), device).unwrap();
     let conditions = UNetConditions { context, added: None };

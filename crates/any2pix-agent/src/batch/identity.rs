@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::manifest::Manifest;
+use crate::claim::Parts;
 use crate::error::AgentError;
 use crate::outcome::{precision_name, sha256};
 use crate::pipeline::Pipeline;
@@ -14,7 +15,7 @@ pub(super) struct Identity {
 }
 
 /// Keys of the document with what to call them.
-const PARTS: [(&str, &str); 6] = [
+pub(super) const PARTS: Parts = &[
     ("manifest", "another manifest"),
     ("rows", "another manifest"),
     ("shards", "another number of shards"),
@@ -43,17 +44,21 @@ impl Identity {
             .ok_or_else(|| AgentError::BadModel { model: "batch".into(), reason: "no JSON".into() })
     }
 
-    /// Reads [`Identity::text`]; `None` for anything else.
+    /// Reads the text of a document; `None` for anything else.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let document: Value = serde_json::from_str(text).ok()?;
+        Self::of(serde_json::from_str(text).ok()?)
+    }
+
+    /// What a document says; `None` when it says something else.
+    pub(super) fn of(document: Value) -> Option<Self> {
         let identity = Self { document };
         (PARTS.iter().all(|(key, _)| identity.document.get(key).is_some()) && identity.shards() > 0)
             .then_some(identity)
     }
 
     /// What `batch.json` holds.
-    pub(super) fn text(&self) -> String {
-        format!("{:#}\n", self.document)
+    pub(super) fn document(&self) -> &Value {
+        &self.document
     }
 
     /// A hash of all of it.
@@ -69,12 +74,6 @@ impl Identity {
     /// How many shards the batch has.
     pub(super) fn shards(&self) -> usize {
         self.document["shards"].as_u64().unwrap_or(0) as usize
-    }
-
-    /// What is not the same in `other`, in words.
-    pub(super) fn difference(&self, other: &Self) -> Option<&'static str> {
-        let differs = |key: &str| self.document.get(key) != other.document.get(key);
-        PARTS.iter().find(|(key, _)| differs(key)).map(|(_, words)| *words)
     }
 
     /// What a report repeats: all but the number of shards, on which nothing depends.

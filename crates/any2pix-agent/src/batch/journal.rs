@@ -8,11 +8,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::result::{RowResult, RunFigures};
 use crate::error::AgentError;
 use crate::outcome::sha256;
 use crate::storage::write_atomically;
@@ -25,21 +24,24 @@ const MAX_LINE: usize = 4 << 20;
 /// The first line: whose journal it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Header {
+pub struct Header {
     /// Hash of the batch's identity.
-    pub(super) batch: String,
-    pub(super) shard: usize,
-    pub(super) shards: usize,
+    pub batch: String,
+    /// Which shard, from 0.
+    pub shard: usize,
+    /// Of how many.
+    pub shards: usize,
     /// How many rows the shard has.
-    pub(super) rows: usize,
+    pub rows: usize,
 }
 
 /// A finished row.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub struct Entry<T> {
     /// Its place in the manifest.
-    pub(super) index: usize,
-    pub(super) result: RowResult,
+    pub index: usize,
+    /// What came of it.
+    pub result: T,
     /// The result as it was written.
     pub(super) text: String,
 }
@@ -75,7 +77,7 @@ fn header_line(header: &Header) -> String {
     with_check(text.strip_prefix('{').unwrap_or(&text))
 }
 
-fn entry_line(index: usize, result: &str, run: &RunFigures) -> String {
+fn entry_line(index: usize, result: &str, run: &impl Serialize) -> String {
     with_check(&format!("\"result\":{result},\"index\":{index},\"run\":{}}}", json!(run)))
 }
 
@@ -83,7 +85,7 @@ fn parse_header(line: &str) -> Option<Header> {
     serde_json::from_str(&format!("{{{}", checked(line)?)).ok()
 }
 
-fn parse_entry(line: &str) -> Option<Entry> {
+fn parse_entry<T: DeserializeOwned>(line: &str) -> Option<Entry<T>> {
     let result = checked(line)?.strip_prefix("\"result\":")?;
     // The text of the result, to the letter: merged results repeat it.
     let mut values = serde_json::Deserializer::from_str(result).into_iter::<IgnoredAny>();
@@ -94,9 +96,9 @@ fn parse_entry(line: &str) -> Option<Entry> {
 }
 
 /// Shows every entry of the journal at `path` to `visit`; `None` where there is no journal.
-pub(super) fn scan(
+pub(super) fn scan<T: DeserializeOwned>(
     path: &Path,
-    mut visit: impl FnMut(Entry) -> Result<(), AgentError>,
+    mut visit: impl FnMut(Entry<T>) -> Result<(), AgentError>,
 ) -> Result<Option<Scan>, AgentError> {
     let unreadable = |source| AgentError::Unreadable { path: path.to_path_buf(), source };
     let damaged = |line| AgentError::DamagedJournal { path: path.to_path_buf(), line };
@@ -139,7 +141,7 @@ pub(super) fn scan(
 
 /// A journal that is written to.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub struct Journal {
     path: PathBuf,
     file: File,
     /// Bytes that are known to be whole.
@@ -149,10 +151,10 @@ pub(super) struct Journal {
 impl Journal {
     /// Opens the journal at `path`, or begins it with `header`; shows what is there to `visit` and
     /// drops a torn end. Says whether there was one.
-    pub(super) fn open(
+    pub fn open<T: DeserializeOwned>(
         path: &Path,
         header: &Header,
-        visit: impl FnMut(Entry) -> Result<(), AgentError>,
+        visit: impl FnMut(Entry<T>) -> Result<(), AgentError>,
     ) -> Result<(Self, bool), AgentError> {
         let unwritable = |source| AgentError::Unwritable { path: path.to_path_buf(), source };
         let found = scan(path, visit)?;
@@ -175,12 +177,13 @@ impl Journal {
         Ok((Self { path: path.to_path_buf(), file, length }, is_torn))
     }
 
-    /// Appends a row and syncs it: when this returns, the row is done.
-    pub(super) fn append(
+    /// Appends a row and syncs it: when this returns, the row is done. What differs from run to
+    /// run is in `run`, an object, and not in the result.
+    pub fn append(
         &mut self,
         index: usize,
-        result: &RowResult,
-        run: &RunFigures,
+        result: &impl Serialize,
+        run: &impl Serialize,
     ) -> Result<(), AgentError> {
         let text = serde_json::to_string(result).map_err(|e| self.unwritable(e.into()))?;
         let line = entry_line(index, &text, run);
@@ -194,6 +197,7 @@ impl Journal {
         self.length += line.len() as u64;
         Ok(())
     }
+
     fn unwritable(&self, source: std::io::Error) -> AgentError {
         AgentError::Unwritable { path: self.path.clone(), source }
     }
@@ -201,7 +205,7 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
-    use super::super::result::{RowFailure, RowStatus};
+    use super::super::result::{RowFailure, RowResult, RowStatus, RunFigures};
     use super::*;
 
     const HEADER: fn() -> Header = || Header { batch: "b".into(), shard: 0, shards: 1, rows: 9 };
@@ -225,7 +229,7 @@ mod tests {
 
     fn open(path: &Path) -> Result<Opened, AgentError> {
         let mut found = Vec::new();
-        let (journal, is_torn) = Journal::open(path, &HEADER(), |entry| {
+        let (journal, is_torn) = Journal::open(path, &HEADER(), |entry: Entry<RowResult>| {
             found.push((entry.index, entry.result));
             Ok(())
         })?;
@@ -278,6 +282,6 @@ mod tests {
         }
         std::fs::write(&path, &whole).unwrap();
         let other = Header { rows: 8, ..HEADER() };
-        assert!(Journal::open(&path, &other, |_| Ok(())).is_err());
+        assert!(Journal::open(&path, &other, |_: Entry<RowResult>| Ok(())).is_err());
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::folder::{BatchFolder, REPORT, RESULTS};
 use super::identity::Identity;
 use super::journal::{self, Entry};
-use super::result::{PictureFile, Totals};
+use super::result::{PictureFile, RowResult, Totals};
 use super::shards::{Shard, array};
 use crate::error::AgentError;
 use crate::outcome::sha256;
@@ -68,7 +68,7 @@ fn collect(
 ) -> Result<bool, AgentError> {
     let path = folder.journal(shard);
     let mut rows = BTreeMap::new();
-    let scan = journal::scan(&path, |entry: Entry| {
+    let scan = journal::scan(&path, |entry: Entry<RowResult>| {
         rows.insert(entry.index, entry);
         Ok(())
     })?;
@@ -78,7 +78,7 @@ fn collect(
         return Err(other("another manifest or configuration"));
     }
     let is_there =
-        |entry: &Entry| entry.result.picture.as_ref().is_none_or(|p| is_there(folder, p));
+        |entry: &Entry<RowResult>| entry.result.picture.as_ref().is_none_or(|p| is_there(folder, p));
     rows.retain(|_, entry| is_there(entry));
     let is_complete = rows.len() == scan.header.rows;
     for (index, entry) in rows {

@@ -30,6 +30,7 @@ mod run;
 mod shards;
 
 pub use folder::begun_shards;
+pub use journal::{Entry, Header, Journal};
 pub use manifest::{Fault, Manifest, ManifestOptions};
 pub use merge::{Merged, merge};
 pub use result::{FailureGroup, RowResult, RowStatus, Totals};

@@ -169,7 +169,7 @@ impl Batch<'_> {
         let ours: BTreeSet<usize> = rows.iter().copied().collect();
         let mut known: Known = vec![None; self.manifest.len()];
         let path = claim.folder.journal(self.shard);
-        let (journal, is_torn) = Journal::open(&path, header, |entry: Entry| {
+        let (journal, is_torn) = Journal::open(&path, header, |entry: Entry<RowResult>| {
             if !ours.contains(&entry.index) || self.manifest.rows[entry.index].id != entry.result.id
             {
                 let what = "rows of another manifest";

@@ -3,8 +3,10 @@
 mod canvas;
 mod changes;
 mod parts;
+mod text_to_image;
 
 pub use parts::{Layout, layout};
+pub use text_to_image::{PaintedPair, PairCaptions, PairPainter, PairSettings, TextToImage};
 
 use any2pix_diffusion::denoise::denoise;
 use any2pix_diffusion::instruct_pix2pix::{

@@ -20,6 +20,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::text_to_image::PairsPatch;
 use crate::error::AgentError;
 use crate::full_size::{
     TEXT_CONSTANTS, TextEncoder, admit, clip_tokenizer, lay, misfit, read, weights,
@@ -82,6 +83,9 @@ struct Index {
     /// Whether the network knows differences from the source instead of pictures.
     #[serde(default)]
     difference: bool,
+    /// How pairs of captions are painted, where that differs from edits and from the published.
+    #[serde(default)]
+    pairs: PairsPatch,
 }
 
 /// The parts of a model, none of which is held.
@@ -94,6 +98,11 @@ pub(super) struct Parts {
 }
 
 impl Parts {
+    /// What the model says of pairs of captions.
+    pub(super) fn pairs(&self) -> &PairsPatch {
+        &self.index.pairs
+    }
+
     /// Looks whether every part is there; no weights are read yet.
     pub(super) fn open(
         store: ModelStore,
@@ -258,13 +267,34 @@ impl Parts {
     /// The UNet, which must have channels for the source.
     pub(super) fn unet(&self) -> Result<UNet2DConditionModel, AgentError> {
         let config: UNet2DConditionModelConfig = self.config("unet")?;
-        if config.in_channels != 2 * config.out_channels {
-            let (have, wanted) = (config.in_channels, 2 * config.out_channels);
+        let wanted = 2 * config.out_channels;
+        self.load_unet(&config, config.in_channels == wanted, &wanted)
+    }
+
+    /// The UNet, which may have channels for a source.
+    pub(super) fn text_to_image_unet(&self) -> Result<UNet2DConditionModel, AgentError> {
+        let config: UNet2DConditionModelConfig = self.config("unet")?;
+        let (have, out) = (config.in_channels, config.out_channels);
+        if config.has_text_time() {
+            let reason = "is SDXL's; pairs are painted by models with one text encoder";
+            return Err(self.store.bad("unet/config.json", &reason));
+        }
+        self.load_unet(&config, have == out || have == 2 * out, &format!("{out} or {}", 2 * out))
+    }
+
+    fn load_unet(
+        &self,
+        config: &UNet2DConditionModelConfig,
+        fits: bool,
+        wanted: &dyn std::fmt::Display,
+    ) -> Result<UNet2DConditionModel, AgentError> {
+        if !fits {
+            let have = config.in_channels;
             let reason = format!("in_channels is {have}; this pipeline needs {wanted}");
             return Err(self.store.bad("unet/config.json", &reason));
         }
         let weights = self.weights("unet")?;
-        let unet = UNet2DConditionModel::load(weights.builder(DType::F32, &Device::Cpu), &config);
+        let unet = UNet2DConditionModel::load(weights.builder(DType::F32, &Device::Cpu), config);
         let unet = unet.map_err(misfit("unet"))?;
         weights.finish(&[]).map_err(AgentError::weights("unet"))?;
         Ok(unet)

@@ -77,7 +77,7 @@ pub(super) fn run(case: &GoldenCase) -> Result<Outputs, DiffusionError> {
         (Some(text_embeds), Some(time_ids)) => Some(AddedConditions { text_embeds, time_ids }),
         _ => None,
     };
-    let context = Context { encoder_hidden_states: text, image_prompt };
+    let context = Context { encoder_hidden_states: text, image_prompt, control: None };
     let conditions = UNetConditions { context, added };
     let sample = case.input("sample")?;
     let timesteps = vec![scalar(case, "timestep")?; sample.dim(0)?];

@@ -1,5 +1,6 @@
 //! `UNet2DConditionModel`: SDXL's UNet, and SD 1.5's, with IP-Adapter attention.
 
+mod attention_control;
 mod config;
 mod down;
 mod mid;
@@ -14,6 +15,7 @@ use any2pix_nn::{Conv2d, GroupNorm, Linear, ops};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
+pub use attention_control::AttentionControl;
 pub use config::{PerBlock, UNet2DConditionModelConfig};
 pub use transformer_2d::{Context, ImagePrompt};
 

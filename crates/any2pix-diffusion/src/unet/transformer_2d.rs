@@ -6,6 +6,8 @@ use any2pix_nn::{Conv2d, GroupNorm, LayerNorm, Linear, ops};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
+use super::attention_control::{AttentionControl, Maps};
+
 /// What cross-attention looks at.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -13,6 +15,8 @@ pub struct Context {
     pub encoder_hidden_states: Tensor,
     /// Tokens of the image prompt, which the adapter's own keys and values are made of.
     pub image_prompt: Option<ImagePrompt>,
+    /// Items that attend as others do, if some shall.
+    pub control: Option<AttentionControl>,
 }
 
 /// Image-prompt tokens and how loud they are.
@@ -75,11 +79,19 @@ impl Attention {
 
     /// # Shapes
     /// `hidden_states` `(b, n, c)` → the same.
-    fn forward(&self, hidden_states: &Tensor, context: Option<&Context>) -> Result<Tensor> {
+    fn forward(
+        &self,
+        hidden_states: &Tensor,
+        context: Option<&Context>,
+        maps: Option<&Maps>,
+    ) -> Result<Tensor> {
         let source = context.map_or(hidden_states, |c| &c.encoder_hidden_states);
-        let q = self.to_q.forward(hidden_states)?;
-        let mut attended =
-            self.attend(&q, &self.to_k.forward(source)?, &self.to_v.forward(source)?)?;
+        let (mut q, v) = (self.to_q.forward(hidden_states)?, self.to_v.forward(source)?);
+        let mut k = self.to_k.forward(source)?;
+        if let Some(maps) = maps {
+            (q, k) = (maps.of(&q)?, maps.of(&k)?);
+        }
+        let mut attended = self.attend(&q, &k, &v)?;
         if let (Some(image), Some(prompt)) =
             (&self.image, context.and_then(|c| c.image_prompt.as_ref()))
         {
@@ -138,9 +150,13 @@ impl BasicTransformerBlock {
     }
 
     fn forward(&self, hidden_states: &Tensor, context: &Context) -> Result<Tensor> {
-        let attended = self.attn1.forward(&self.norm1.forward(hidden_states)?, None)?;
-        let hidden_states = ops::add(hidden_states, &attended)?;
-        let attended = self.attn2.forward(&self.norm2.forward(&hidden_states)?, Some(context))?;
+        let control = context.control.as_ref();
+        let to_self = control.map(AttentionControl::self_attention);
+        let across = control.and_then(AttentionControl::cross_attention);
+        let normed = self.norm1.forward(hidden_states)?;
+        let hidden_states = ops::add(hidden_states, &self.attn1.forward(&normed, None, to_self)?)?;
+        let normed = self.norm2.forward(&hidden_states)?;
+        let attended = self.attn2.forward(&normed, Some(context), across)?;
         let hidden_states = ops::add(&hidden_states, &attended)?;
         let fed = self.ff.forward(&self.norm3.forward(&hidden_states)?)?;
         ops::add(&hidden_states, &fed)
@@ -236,12 +252,14 @@ impl Transformer2DModel {
             return self.run(hidden_states, context);
         }
         let (model, scale) = (self.clone(), context.image_prompt.as_ref().map(|i| i.scale));
+        let control = context.control.clone();
         let mut inputs = vec![hidden_states, &context.encoder_hidden_states];
         inputs.extend(context.image_prompt.as_ref().map(|image| &image.tokens));
         ops::recomputed(&inputs, move |t| {
             let image_prompt =
                 scale.and_then(|scale| t.get(2).map(|t| ImagePrompt { tokens: t.clone(), scale }));
-            let context = Context { encoder_hidden_states: t[1].clone(), image_prompt };
+            let encoder_hidden_states = t[1].clone();
+            let context = Context { encoder_hidden_states, image_prompt, control: control.clone() };
             model.run(&t[0], &context)
         })
     }
@@ -254,5 +272,73 @@ impl Transformer2DModel {
             hidden = block.forward(&hidden, context)?;
         }
         ops::add(&self.proj_out.forward(&hidden.reshape((b, h, w, c))?)?, hidden_states)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use any2pix_nn::{Generator, Parameters};
+    use candle_core::{D, Device};
+
+    use super::*;
+
+    const WIDTH: usize = 8;
+    const HEADS: usize = 2;
+
+    /// Attention as it is written down: similarity, softmax, values; the probabilities of item
+    /// `rows[i]` for item `i`.
+    fn naive(attention: &Attention, x: &Tensor, source: &Tensor, rows: &[usize]) -> Tensor {
+        let split = |t: Tensor| {
+            let (b, n, c) = t.dims3().unwrap();
+            t.reshape((b, n, HEADS, c / HEADS)).unwrap().transpose(1, 2).unwrap().contiguous()
+        };
+        let q = split(attention.to_q.forward(x).unwrap()).unwrap();
+        let k = split(attention.to_k.forward(source).unwrap()).unwrap();
+        let v = split(attention.to_v.forward(source).unwrap()).unwrap();
+        let similarity = q.matmul(&k.transpose(2, 3).unwrap().contiguous().unwrap()).unwrap();
+        let similarity = (similarity / ((WIDTH / HEADS) as f64).sqrt()).unwrap();
+        let chunks: Vec<Tensor> =
+            rows.iter().map(|row| similarity.narrow(0, *row, 1).unwrap()).collect();
+        let similarity = Tensor::cat(&chunks, 0).unwrap();
+        let probabilities = candle_nn::ops::softmax(&similarity, D::Minus1).unwrap();
+        let mixed = probabilities.matmul(&v).unwrap().transpose(1, 2).unwrap().contiguous();
+        attention.to_out.forward(&mixed.unwrap().reshape(x.shape()).unwrap()).unwrap()
+    }
+
+    fn values(tensor: &Tensor) -> Vec<f32> {
+        tensor.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn replaced_maps_are_those_of_similarities_that_are_replaced() {
+        let mut generator = Generator::new(3);
+        let mut random = |n: usize, c: usize| generator.randn((4, n, c), &Device::Cpu).unwrap();
+        let (x, tokens) = (random(6, WIDTH), random(5, 4));
+        for context_width in [WIDTH, 4] {
+            let vb = Parameters::new(1).builder(&Device::Cpu);
+            let attention = Attention::load(vb, WIDTH, context_width, HEADS).unwrap();
+            let context = (context_width == 4).then(|| Context {
+                encoder_hidden_states: tokens.clone(),
+                image_prompt: None,
+                control: None,
+            });
+            let source = if context.is_some() { &tokens } else { &x };
+            let control = AttentionControl::new(&[0, 0, 2, 2], true).unwrap();
+            let run = |maps| values(&attention.forward(&x, context.as_ref(), maps).unwrap());
+            let replaced = run(control.cross_attention());
+            assert_eq!(replaced, run(Some(control.self_attention())));
+            let plain = run(None);
+            for (ours, rows) in [(&replaced, [0, 0, 2, 2]), (&plain, [0, 1, 2, 3])] {
+                let naive = values(&naive(&attention, &x, source, &rows));
+                let far = ours.iter().zip(&naive).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(far < 1e-5, "{far}");
+            }
+            // The first of each two is itself; the second is not.
+            let item = 6 * WIDTH;
+            assert_eq!(replaced[..item], plain[..item]);
+            assert_ne!(replaced[item..2 * item], plain[item..2 * item]);
+        }
+        let control = AttentionControl::new(&[0, 0, 2, 2], false).unwrap();
+        assert!(control.cross_attention().is_none());
     }
 }

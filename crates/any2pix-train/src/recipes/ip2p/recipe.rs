@@ -311,7 +311,7 @@ impl Recipe for Ip2pRecipe {
                 (noise.broadcast_mul(&signal)? - difference.broadcast_mul(&rest)?)?
             }
         };
-        let context = Context { encoder_hidden_states: tokens, image_prompt: None };
+        let context = Context { encoder_hidden_states: tokens, image_prompt: None, control: None };
         let conditions = UNetConditions { context, added: None };
         let input = Tensor::cat(&[&noised, &source], 1)?;
         let predicted = self.unet.forward(&input, &timesteps, &conditions)?;
