@@ -16,6 +16,7 @@ mod output_args;
 mod printer;
 mod progress;
 mod settings_args;
+mod shard_args;
 #[cfg(test)]
 mod snapshots;
 

@@ -19,8 +19,9 @@ enum DecoderArg {
     Inversion,
 }
 
+/// How denoising steps are taken.
 #[derive(Clone, Copy, ValueEnum)]
-enum SamplerArg {
+pub(crate) enum SamplerArg {
     /// The inversion's own steps, backwards.
     Ddim,
     /// SDXL's own.
@@ -29,6 +30,17 @@ enum SamplerArg {
     EulerAncestral,
     /// Few steps, with an LCM-LoRA and --guidance 1.
     Lcm,
+}
+
+impl From<SamplerArg> for Sampler {
+    fn from(sampler: SamplerArg) -> Self {
+        match sampler {
+            SamplerArg::Ddim => Self::Ddim,
+            SamplerArg::Euler => Self::Euler,
+            SamplerArg::EulerAncestral => Self::EulerAncestral,
+            SamplerArg::Lcm => Self::Lcm,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -156,7 +168,8 @@ fn mix(text: &str) -> Result<[f64; 3], String> {
     numbers.try_into().map_err(|_| "three numbers are needed, as in 0,0.4,1".to_string())
 }
 
-fn size(text: &str) -> Result<[u32; 2], String> {
+/// A width and a height.
+pub(crate) fn size(text: &str) -> Result<[u32; 2], String> {
     let wrong = || "a size is WIDTHxHEIGHT, as in 512x384".to_string();
     let (width, height) = text.split_once('x').unwrap_or((text, text));
     Ok([width.parse().map_err(|_| wrong())?, height.parse().map_err(|_| wrong())?])
@@ -198,12 +211,7 @@ impl SettingsArgs {
             window: off(self.no_window),
             compose: off(self.no_compose),
             force: self.force.then_some(true),
-            sampler: self.sampler.map(|sampler| match sampler {
-                SamplerArg::Ddim => Sampler::Ddim,
-                SamplerArg::Euler => Sampler::Euler,
-                SamplerArg::EulerAncestral => Sampler::EulerAncestral,
-                SamplerArg::Lcm => Sampler::Lcm,
-            }),
+            sampler: self.sampler.map(Sampler::from),
             refinement: self.refinement,
             image_scale: self.image_scale,
             compat: self.compat.map(|compat| match compat {

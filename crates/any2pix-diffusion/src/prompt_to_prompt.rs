@@ -147,8 +147,8 @@ impl PromptToPrompt<'_> {
             replaced_at: &timesteps[..replaced],
             guidance_scale: f64::from(draw.guidance_scale),
         };
-        let start = (Tensor::cat(&[&draw.noise, &draw.noise], 0)?
-            * self.scheduler.init_noise_sigma())?;
+        let start =
+            (Tensor::cat(&[&draw.noise, &draw.noise], 0)? * self.scheduler.init_noise_sigma())?;
         denoise(&predictor, self.scheduler, start, 0, &mut Shared(generator), watch)
     }
 }

@@ -46,7 +46,9 @@ pub fn inversion_conditions(
 ) -> Result<UNetConditions> {
     let hidden = &prompt.hidden_states;
     let context = match last_tokens_as_image {
-        None => Context { encoder_hidden_states: hidden.clone(), image_prompt: None, control: None },
+        None => {
+            Context { encoder_hidden_states: hidden.clone(), image_prompt: None, control: None }
+        }
         Some((tokens, scale)) => {
             let text = hidden.dim(1)?.saturating_sub(tokens);
             Context {

@@ -1,5 +1,6 @@
-//! The contact sheet: source, target and result of many items on one picture.
+//! Contact sheets: source, target and result of many items, or many pairs, on one picture.
 
+use std::io::Cursor;
 use std::path::Path;
 
 use image::imageops::{self, FilterType};
@@ -48,4 +49,26 @@ pub fn write(suite: &Suite, samples: &[Sample], out: &Path, limit: usize) -> Res
     }
     let path = out.join("contact_sheet.png");
     sheet.save(&path).map_err(|e| EvalError::malformed(&path, e))
+}
+
+/// The bytes of a PNG of pairs, each before and after.
+pub(crate) fn of_pairs(pairs: &[[RgbImage; 2]]) -> Result<Vec<u8>> {
+    let rows = (pairs.len() as u32).div_ceil(ACROSS);
+    let block = (2 * CELL + 4 * GAP, CELL + 2 * GAP);
+    let size = (ACROSS * block.0, rows.max(1) * block.1);
+    let mut sheet = RgbImage::from_pixel(size.0, size.1, Rgb([250, 250, 250]));
+    for (index, pair) in pairs.iter().enumerate() {
+        let index = index as u32;
+        let (x, y) = (index % ACROSS * block.0 + GAP, index / ACROSS * block.1 + GAP);
+        for (column, picture) in pair.iter().enumerate() {
+            let cell = imageops::resize(picture, CELL, CELL, FilterType::Triangle);
+            let at = x + column as u32 * (CELL + GAP);
+            imageops::replace(&mut sheet, &cell, i64::from(at), i64::from(y));
+        }
+    }
+    let mut bytes = Cursor::new(Vec::new());
+    sheet
+        .write_to(&mut bytes, image::ImageFormat::Png)
+        .map_err(|e| EvalError::malformed("contact_sheet.png", e))?;
+    Ok(bytes.into_inner())
 }

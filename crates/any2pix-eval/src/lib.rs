@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod page;
 pub mod parity;
 pub mod perception;
+pub mod pix2pix;
 pub mod protocol;
 pub mod published;
 pub mod report;

@@ -90,7 +90,8 @@ pub struct Shown<'a> {
     pub caption: Option<&'a str>,
 }
 
-struct Clip {
+/// A CLIP with what prepares its inputs.
+pub(crate) struct Clip {
     model: ClipModel,
     processor: ClipImageProcessor,
     tokenizer: ClipTokenizer,
@@ -135,7 +136,7 @@ impl Clip {
     }
 
     /// As ClipSimilarity of InstructPix2Pix shows it, whose colours are from 0 to 1.
-    fn plain_image(&self, picture: &RgbImage, range: ColourRange) -> Result<Vec<f32>> {
+    pub(crate) fn plain_image(&self, picture: &RgbImage, range: ColourRange) -> Result<Vec<f32>> {
         let (mean, std) = self.processor.mean_and_std();
         let (width, height) = (picture.width() as usize, picture.height() as usize);
         let colour = |v: &u8| match range {
@@ -377,8 +378,15 @@ fn refused(folder: &Path, source: EncoderError) -> EvalError {
     EvalError::Metric { folder: folder.to_path_buf(), source: Box::new(source) }
 }
 
-fn described(clip: &Clip, folder: &str, caption: &str) -> Result<Vec<f32>> {
+/// What a CLIP makes of words; `folder` is named when it refuses them.
+pub(crate) fn described(clip: &Clip, folder: &str, caption: &str) -> Result<Vec<f32>> {
     clip.text(caption).map_err(|source| refused(Path::new(folder), source))
+}
+
+/// The CLIP in `folder`, and SHA-256 over its files.
+pub(crate) fn open_clip(folder: &Path) -> Result<(Clip, String)> {
+    let clip = Clip::open(folder).map_err(|source| refused(folder, source))?;
+    Ok((clip, hash_of(folder)?))
 }
 
 fn opened<T>(

@@ -77,8 +77,9 @@ fn collect(
     if scan.header.batch != identity.digest() || scan.header.shard != shard.index {
         return Err(other("another manifest or configuration"));
     }
-    let is_there =
-        |entry: &Entry<RowResult>| entry.result.picture.as_ref().is_none_or(|p| is_there(folder, p));
+    let is_there = |entry: &Entry<RowResult>| {
+        entry.result.picture.as_ref().is_none_or(|p| is_there(folder, p))
+    };
     rows.retain(|_, entry| is_there(entry));
     let is_complete = rows.len() == scan.header.rows;
     for (index, entry) in rows {

@@ -1,6 +1,7 @@
 //! `TextToImage`: a model that paints pairs of captions, a Stable Diffusion or an InstructPix2Pix
 //! whose source is left out; the pairs that InstructPix2Pix is trained on are painted so.
 
+use any2pix_diffusion::denoise::Flow;
 use any2pix_diffusion::instruct_pix2pix::reference_scheduler;
 use any2pix_diffusion::prompt_to_prompt::{Draw, PromptToPrompt, Ranges};
 use any2pix_diffusion::schedulers::{self, Scheduler, SchedulerConfig};
@@ -12,7 +13,7 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::parts::{Layout, Parts};
+use super::parts::{Layout, Parts, layout};
 use super::{WORDS, Words};
 use crate::error::AgentError;
 use crate::full_size::{finite, misfit, to_pixels};
@@ -54,9 +55,8 @@ pub(super) struct PairsPatch {
 impl PairSettings {
     /// An error for the first setting that is out of its range.
     pub fn validate(&self) -> Result<(), AgentError> {
-        let refused = |name, value: String, reason: String| {
-            Err(AgentError::Setting { name, value, reason })
-        };
+        let refused =
+            |name, value: String, reason: String| Err(AgentError::Setting { name, value, reason });
         if !(1..=1000).contains(&self.steps) {
             return refused("--steps", self.steps.to_string(), "must be 1 to 1000".into());
         }
@@ -103,12 +103,14 @@ pub struct PaintedPair {
 }
 
 impl TextToImage {
-    /// A model by name, or in a folder as diffusers lays it out: `unet`, `vae`, `text_encoder`,
-    /// `tokenizer`, `scheduler`. Every part is looked for; no weights are read yet.
+    /// A model by name, or in a folder as diffusers lays it out (`unet`, `vae`, `text_encoder`,
+    /// `tokenizer`, `scheduler`), or an InstructPix2Pix in one file. Every part is looked for; no
+    /// weights are read yet.
     pub fn open(model: &str, max_memory: Option<u64>) -> Result<Self, AgentError> {
         let store = ModelStore::open(model)?;
         let words = serde_json::from_str(WORDS).map_err(|e| store.bad("prompts.json", &e))?;
-        Ok(Self { parts: Parts::open(store, Layout::Folders, max_memory)?, words })
+        let layout = layout(&store)?.unwrap_or(Layout::Folders);
+        Ok(Self { parts: Parts::open(store, layout, max_memory)?, words })
     }
 
     /// What the model wants; what it does not say is the published program's.
@@ -175,7 +177,7 @@ impl PairPainter {
         &self,
         read: &PairCaptions,
         seed: u64,
-        is_stopped: &dyn Fn() -> bool,
+        is_stopped: &mut dyn FnMut() -> bool,
     ) -> Result<PaintedPair, AgentError> {
         let mut generator = Generator::new(seed);
         let draw = self.draw(&mut generator)?;
@@ -187,8 +189,8 @@ impl PairPainter {
         };
         let captions = [&read.captions[0], &read.captions[1]];
         let latents = painter.paint(captions, &draw, &mut generator, |_| match is_stopped() {
-            true => any2pix_diffusion::denoise::Flow::Stop,
-            false => any2pix_diffusion::denoise::Flow::Continue,
+            true => Flow::Stop,
+            false => Flow::Continue,
         });
         let latents = latents.map_err(AgentError::compute(Stage::Denoise))?;
         if is_stopped() {

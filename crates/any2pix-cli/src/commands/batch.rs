@@ -10,10 +10,7 @@ use crate::compute::ComputeArgs;
 use crate::diagnostics::{Exit, Failure};
 use crate::model_args::ModelArgs;
 use crate::printer::Printer;
-
-/// What schedulers call the index of a task. The number of tasks is never taken from them: one
-/// task that is submitted again would be one of one.
-const INDICES: [&str; 3] = ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "RANK"];
+use crate::shard_args::ShardArgs;
 
 /// Do the edits of a manifest.
 ///
@@ -29,12 +26,8 @@ pub(crate) struct Args {
     /// Go on where an earlier run stopped.
     #[arg(long)]
     resume: bool,
-    /// Do one of so many shards; any number gives the same results.
-    #[arg(long, env = "ANY2PIX_SHARDS", value_name = "N", default_value_t = 1)]
-    shards: usize,
-    /// Which shard, from 0; unless given, the index that Slurm, Kubernetes or RANK says.
-    #[arg(long, env = "ANY2PIX_SHARD", value_name = "I")]
-    shard: Option<usize>,
+    #[command(flatten)]
+    shard: ShardArgs,
     /// Rows at the same time; unless given, one a thread where the model stays in memory.
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
@@ -45,31 +38,9 @@ pub(crate) struct Args {
     model: ModelArgs,
 }
 
-impl Args {
-    fn shard(&self) -> Result<Shard, Failure> {
-        let index = match self.shard {
-            Some(index) => index,
-            None if self.shards <= 1 => 0,
-            None => index_of_task()?,
-        };
-        Ok(Shard::new(index, self.shards)?)
-    }
-}
-
-/// The index that a scheduler gave this process.
-fn index_of_task() -> Result<usize, Failure> {
-    let said = |name: &'static str| Some((name, std::env::var_os(name)?));
-    let Some((name, text)) = INDICES.into_iter().find_map(said) else {
-        let failure = Failure::refused("--shards is given, and nothing says which shard to do");
-        return Err(failure.hint("say it with --shard I, or ANY2PIX_SHARD"));
-    };
-    let text = text.to_string_lossy();
-    text.parse().map_err(|_| Failure::refused(format!("{name}={text}: is no index of a shard")))
-}
-
 pub(super) fn run(args: &Args, compute: &ComputeArgs, printer: &Printer) -> Result<Exit, Failure> {
     compute.use_fastest();
-    let shard = args.shard()?;
+    let shard = args.shard.shard()?;
     let pipeline = args.model.open()?;
     let settings = args.model.settings(&*pipeline)?;
     let options = ManifestOptions { settings, allow_outside: args.allow_outside };

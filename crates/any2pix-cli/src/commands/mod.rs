@@ -65,7 +65,7 @@ impl Command {
             Self::Doctor(args) => doctor::run(&args, printer),
             Self::Train(args) => train::run(&args, printer),
             Self::Eval(args) => eval::run(&args, compute, printer),
-            Self::Data(args) => data::run(&args, printer),
+            Self::Data(args) => data::run(&args, compute, printer),
             Self::Bench(args) => bench::run(&args, compute, printer),
             Self::Completions(args) => completions::run(&args, printer),
             Self::Man(args) => man::run(&args, printer),

@@ -61,8 +61,8 @@ impl Captions {
         let mut captions = Self::default();
         for caption in all {
             let url = caption.url.as_ref().filter(|url| !url.is_empty());
-            let is_known = words.contains(&caption.caption)
-                || url.is_some_and(|url| addresses.contains(url));
+            let is_known =
+                words.contains(&caption.caption) || url.is_some_and(|url| addresses.contains(url));
             if is_known {
                 captions.duplicates += 1;
                 continue;
@@ -258,11 +258,7 @@ fn document(captions: &str, model: &Value, prompts: &Value) -> Value {
 }
 
 /// Counts what is known, and writes the triplets if all is.
-fn summed_up(
-    known: Vec<Option<Answered>>,
-    mut written: Written,
-    place: &Place,
-) -> Result<Written> {
+fn summed_up(known: Vec<Option<Answered>>, mut written: Written, place: &Place) -> Result<Written> {
     let mut triplets = Vec::new();
     for answered in known {
         match answered {
@@ -282,12 +278,7 @@ fn summed_up(
 
 /// Writes triplets that nobody has to be asked for; of those with the same caption the first.
 /// `written_by` says who wrote them.
-pub fn keep(
-    given: Vec<Triplet>,
-    written_by: &str,
-    out: &Path,
-    resume: bool,
-) -> Result<Written> {
+pub fn keep(given: Vec<Triplet>, written_by: &str, out: &Path, resume: bool) -> Result<Written> {
     let hash = sha256(text_of(&given).as_bytes());
     let document = document(&hash, &json!(written_by), &Value::Null);
     let place = Place::claim(out, &document, PARTS, Shard::new(0, 1)?, resume)?;

@@ -53,7 +53,7 @@ pub(super) fn run(args: &Args, compute: &ComputeArgs, printer: &Printer) -> Resu
     }
 }
 
-fn failure(error: EvalError) -> Failure {
+pub(super) fn failure(error: EvalError) -> Failure {
     let exit = match &error {
         EvalError::Io { .. } => Exit::Storage,
         EvalError::Malformed { .. }

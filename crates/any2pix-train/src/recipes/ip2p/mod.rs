@@ -4,9 +4,11 @@ mod folder;
 mod pairs;
 mod recipe;
 mod text;
+mod triplets;
 
 pub use recipe::Ip2pRecipe;
 pub use text::TextRecipe;
+pub use triplets::{WorldTriplet, world_triplets};
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `any2pix data RECIPE --out DIR`: data sets from their declared sources.
+//! `any2pix data playroom`: the world that the embedded model is trained on.
 
 use std::path::PathBuf;
 
@@ -8,11 +8,9 @@ use any2pix_train::recipes::tokenizer;
 use crate::diagnostics::{Exit, Failure};
 use crate::printer::Printer;
 
-/// Build a data set from its declared sources.
+/// The small world of things and sounds that the embedded model is trained on.
 #[derive(clap::Args)]
-pub(crate) struct Args {
-    /// Which data set.
-    recipe: Recipe,
+pub(super) struct Args {
     /// Where to put it; what is there already is used.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -27,24 +25,13 @@ pub(crate) struct Args {
     tokenizer: Option<PathBuf>,
 }
 
-/// Data sets.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Recipe {
-    /// The small world of things and sounds that the embedded model is trained on.
-    Playroom,
-}
-
 pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
-    match args.recipe {
-        Recipe::Playroom => {
-            let exit = playroom(args, printer).map_err(failure)?;
-            if let Some(model) = &args.tokenizer {
-                tokenizer::write(&args.out, model).map_err(|e| Failure::of(Exit::Refused, &e))?;
-                printer.note(&format!("a tokenizer in {}", model.join("llm").display()));
-            }
-            Ok(exit)
-        }
+    let exit = playroom(args, printer).map_err(failure)?;
+    if let Some(model) = &args.tokenizer {
+        tokenizer::write(&args.out, model).map_err(|e| Failure::of(Exit::Refused, &e))?;
+        printer.note(&format!("a tokenizer in {}", model.join("llm").display()));
     }
+    Ok(exit)
 }
 
 fn playroom(args: &Args, printer: &Printer) -> playroom::Result<Exit> {
@@ -61,7 +48,8 @@ fn playroom(args: &Args, printer: &Printer) -> playroom::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn failure(error: PlayroomError) -> Failure {
+/// An error about the world.
+pub(super) fn failure(error: PlayroomError) -> Failure {
     let exit = match &error {
         PlayroomError::Io { .. } => Exit::Storage,
         _ => Exit::Refused,
