@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 
 use super::pairs::{PARTS as PAIRS, Row};
 use super::score::{Encoder, Scores, Thresholds};
-use super::{METADATA, PROMPT, Place, STAGE, Tell, Triplet, lines, name_of, picture_name, version};
+use super::{
+    METADATA, PROMPT, Place, STAGE, Tell, Triplet, lines, name_of, picture_name, version, wrong,
+};
 use crate::{EvalError, Result, contact_sheet};
 
 /// The list of the kept pairs, as `any2pix train ip2p` and the published program read it.
@@ -67,7 +69,7 @@ struct Source {
 
 impl Source {
     fn open(path: &Path) -> Result<Self> {
-        let none = || EvalError::malformed(path, "holds no pairs that this program has painted");
+        let none = || wrong(path, "holds no pairs that this program has painted");
         let document = claim::pinned(path, STAGE, PAIRS)?.ok_or_else(none)?;
         let prompts = document["prompts"].as_u64().ok_or_else(none)? as usize;
         let digest = sha256(document.to_string().as_bytes());
@@ -79,14 +81,13 @@ impl Source {
         let folder = self.path.join(name_of(index));
         let metadata = folder.join(METADATA);
         if !metadata.is_file() {
-            return Err(EvalError::malformed(&folder, "is not complete; paint its pairs first"));
+            return Err(wrong(&folder, "is not complete; paint its pairs first"));
         }
         let path = folder.join(PROMPT);
         let text = std::fs::read_to_string(&path).map_err(EvalError::io(&path))?;
-        let triplet = serde_json::from_str(&text).map_err(|e| EvalError::malformed(&path, e))?;
+        let triplet = serde_json::from_str(&text).map_err(|e| wrong(&path, e))?;
         let row = |(number, line): (usize, String)| {
-            serde_json::from_str(&line)
-                .map_err(|e| EvalError::malformed(&metadata, format!("line {number}: {e}")))
+            serde_json::from_str(&line).map_err(|e| wrong(&metadata, format!("line {number}: {e}")))
         };
         let rows = lines(&metadata)?.into_iter().map(row).collect::<Result<_>>()?;
         Ok((folder, triplet, rows))
@@ -178,15 +179,15 @@ impl Filter<'_> {
 
 fn open(path: &Path) -> Result<RgbImage> {
     let picture = pictures::open(path, &ImageLimits::default());
-    Ok(picture.map_err(|e| EvalError::malformed(path, e))?.rgb)
+    Ok(picture.map_err(|e| wrong(path, e))?.rgb)
 }
 
 /// The seeds of a folder's pairs.
 fn kept(folder: &Path) -> Result<Vec<u32>> {
     let path = folder.join(METADATA);
     let seed = |(number, line): (usize, String)| {
-        let row: Row = serde_json::from_str(&line)
-            .map_err(|e| EvalError::malformed(&path, format!("line {number}: {e}")))?;
+        let row: Row =
+            serde_json::from_str(&line).map_err(|e| wrong(&path, format!("line {number}: {e}")))?;
         Ok(row.seed)
     };
     lines(&path)?.into_iter().map(seed).collect()

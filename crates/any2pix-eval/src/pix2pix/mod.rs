@@ -78,11 +78,11 @@ impl Triplets {
         let mut list: Vec<Triplet> = Vec::new();
         for (number, line) in lines(path)? {
             let triplet = serde_json::from_str(&line)
-                .map_err(|e| EvalError::malformed(path, format!("line {number}: {e}")))?;
+                .map_err(|e| wrong(path, format!("line {number}: {e}")))?;
             list.push(triplet);
         }
         if list.is_empty() {
-            return Err(EvalError::malformed(path, "there is no triplet in it"));
+            return Err(wrong(path, "there is no triplet in it"));
         }
         let hash = sha256(text_of(&list).as_bytes());
         Ok(Self { list, hash })
@@ -116,7 +116,7 @@ fn lines(path: &Path) -> Result<Vec<(usize, String)>> {
             Some(Line::TooLong) => "is too long",
             Some(Line::Invalid { .. }) => "is no UTF-8",
         };
-        return Err(EvalError::malformed(path, format!("line {number} {reason}")));
+        return Err(wrong(path, format!("line {number} {reason}")));
     }
     Ok(found)
 }
@@ -171,6 +171,11 @@ impl Place {
         claim::sweep(&folder, |_| true)?;
         Ok(folder)
     }
+}
+
+/// An error about a file that somebody gave.
+fn wrong(path: &Path, reason: impl ToString) -> EvalError {
+    EvalError::syntax(path.display(), reason)
 }
 
 /// The published name of a prompt's folder.

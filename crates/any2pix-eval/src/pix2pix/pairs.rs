@@ -36,9 +36,9 @@ pub(super) struct Row {
     /// Its seed, after which its files are called.
     pub(super) seed: u32,
     /// For how much of the steps attention was shared.
-    pub(super) p2p_threshold: f32,
+    pub(super) p2p_threshold: f64,
     /// The guidance.
-    pub(super) cfg_scale: f32,
+    pub(super) cfg_scale: f64,
 }
 
 /// What is painted.
@@ -159,7 +159,8 @@ impl Pairs<'_> {
                 }
                 painted += 1;
             }
-            let (p2p_threshold, cfg_scale) = painter.drawn(u64::from(seed))?;
+            let (threshold, guidance) = painter.drawn(u64::from(seed))?;
+            let (p2p_threshold, cfg_scale) = (f64::from(threshold), f64::from(guidance));
             rows.push_str(&format!("{}\n", json!(Row { seed, p2p_threshold, cfg_scale })));
         }
         write_atomically(&folder.join(METADATA), rows.as_bytes())?;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::ask::Form;
-use super::{Place, Tell, Triplet, lines, text_of, version};
+use super::{Place, Tell, Triplet, lines, text_of, version, wrong};
 use crate::viescore::Endpoint;
 use crate::{EvalError, Result};
 
@@ -82,8 +82,7 @@ impl Captions {
     pub fn open(path: &Path) -> Result<Self> {
         let mut all = Vec::new();
         for (number, line) in lines(path)? {
-            let wrong =
-                |reason: String| EvalError::malformed(path, format!("line {number}: {reason}"));
+            let wrong = |reason: String| wrong(path, format!("line {number}: {reason}"));
             let caption = match line.trim_start().starts_with('{') {
                 true => serde_json::from_str(&line).map_err(|e| wrong(e.to_string()))?,
                 false => Caption { caption: line.trim().to_string(), url: None },
@@ -96,7 +95,7 @@ impl Captions {
             all.push(caption);
         }
         if all.is_empty() {
-            return Err(EvalError::malformed(path, "there is no caption in it"));
+            return Err(wrong(path, "there is no caption in it"));
         }
         Ok(Self::of(all))
     }
@@ -211,8 +210,8 @@ impl WrittenBy<'_> {
                 shared.written.failure.get_or_insert(failure);
             }
         }
-        let (done, total) = (shared.done, shared.known.len());
-        match (shared.tell)(done, total) {
+        let Shared { tell, known, done, .. } = &mut *shared;
+        match tell(*done, known.len()) {
             true => Ok(()),
             false => Err(EvalError::Stopped),
         }

@@ -9,19 +9,17 @@ use crate::compute::ComputeArgs;
 use crate::diagnostics::{Exit, Failure};
 use crate::printer::Printer;
 
-/// Build a data set from its declared sources.
+/// Build a data set: from its declared sources, or by models.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
     recipe: Recipe,
 }
 
-/// Data sets.
+/// Data sets; their `Args` say what they are.
 #[derive(Subcommand)]
 enum Recipe {
-    /// The small world of things and sounds that the embedded model is trained on.
     Playroom(playroom::Args),
-    /// Edits in words and pairs of pictures, as InstructPix2Pix' training data were made.
     #[command(name = "instruct-pix2pix")]
     InstructPix2Pix(Box<instruct_pix2pix::Args>),
 }

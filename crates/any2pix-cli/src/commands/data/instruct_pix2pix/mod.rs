@@ -25,19 +25,19 @@ pub(crate) struct Args {
     stage: Stage,
 }
 
-/// The stages.
+/// The stages; their structures say what they do.
 #[derive(Subcommand)]
 enum Stage {
-    /// Let a language model write an instruction and an edited caption to every caption.
     Triplets(Triplets),
-    /// Paint many pairs of pictures of every triplet.
     Pairs(Pairs),
-    /// Keep the best pairs of every triplet, in the layout that `any2pix train ip2p` reads.
     Filter(Filter),
-    /// All stages, one after another, into OUT/triplets, OUT/pairs and OUT/data.
-    All(All),
+    All(Box<All>),
 }
 
+/// Let a language model write an instruction and an edited caption to every caption.
+///
+/// Asks any endpoint of OpenAI's chat protocol; exit code 1 when it did not answer for every
+/// caption. A Playroom needs none: it writes its edits itself.
 #[derive(clap::Args)]
 struct Triplets {
     #[command(flatten)]
@@ -53,6 +53,10 @@ struct Triplets {
     resume: bool,
 }
 
+/// Paint many pairs of pictures of every triplet.
+///
+/// Both captions start from one noise, and for a part of the steps the second picture looks where
+/// the first one looks.
 #[derive(clap::Args)]
 struct Pairs {
     /// The triplets: JSONL with `caption` (or `input`), `edit`, `output`.
@@ -72,6 +76,7 @@ struct Pairs {
     resume: bool,
 }
 
+/// Keep the best pairs of every triplet, in the layout that `any2pix train ip2p` reads.
 #[derive(clap::Args)]
 struct Filter {
     /// The folder of the pairs.
@@ -88,6 +93,7 @@ struct Filter {
     resume: bool,
 }
 
+/// All stages, one after another, into DIR/triplets, DIR/pairs and DIR/data.
 #[derive(clap::Args)]
 struct All {
     #[command(flatten)]
