@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use any2pix_agent::AgentError;
 use any2pix_agent::batch::Shard;
 use any2pix_agent::claim::{self, Parts};
 use any2pix_agent::outcome::sha256;
@@ -193,8 +194,13 @@ fn kept(folder: &Path) -> Result<Vec<u32>> {
     lines(&path)?.into_iter().map(seed).collect()
 }
 
-/// Writes the list and the contact sheet.
+/// Writes the list and the contact sheet, unless another shard is at it.
 fn finish(place: &Place, prompts: usize) -> Result<()> {
+    let _lock = match claim::lock(&place.path, LIST) {
+        Err(AgentError::Locked { .. }) => return Ok(()),
+        other => other?,
+    };
+    claim::sweep(&place.path, |owner| matches!(owner, LIST | SHEET))?;
     let mut list: Vec<(String, Vec<String>)> = Vec::new();
     for name in (0..prompts).map(name_of) {
         let mut seeds: Vec<String> =

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use any2pix_agent::batch::{Entry, Header, Journal, Shard};
-use any2pix_agent::claim::Parts;
+use any2pix_agent::claim::{self, Parts};
 use any2pix_agent::outcome::sha256;
 use any2pix_agent::storage::write_atomically;
 use rayon::prelude::*;
@@ -161,8 +161,7 @@ impl WrittenBy<'_> {
         let form = Form::read().map_err(|reason| EvalError::malformed(TRIPLETS, reason))?;
         let prompts = sha256(Form::text().as_bytes());
         let document = document(&captions.hash(), &json!(self.model), &json!(prompts));
-        let shard = Shard::new(0, 1)?;
-        let place = Place::claim(out, &document, PARTS, shard, self.resume)?;
+        let place = place(out, &document, self.resume)?;
         let total = captions.list.len();
         let header = Header { batch: place.digest.clone(), shard: 0, shards: 1, rows: total };
         let mut known: Vec<Option<Answered>> = vec![None; total];
@@ -256,6 +255,13 @@ fn document(captions: &str, model: &Value, prompts: &Value) -> Value {
     })
 }
 
+/// The folder of triplets, without what a killed process left in it.
+fn place(out: &Path, document: &Value, resume: bool) -> Result<Place> {
+    let place = Place::claim(out, document, PARTS, Shard::new(0, 1)?, resume)?;
+    claim::sweep(out, |owner| matches!(owner, TRIPLETS | JOURNAL))?;
+    Ok(place)
+}
+
 /// Counts what is known, and writes the triplets if all is.
 fn summed_up(known: Vec<Option<Answered>>, mut written: Written, place: &Place) -> Result<Written> {
     let mut triplets = Vec::new();
@@ -280,7 +286,7 @@ fn summed_up(known: Vec<Option<Answered>>, mut written: Written, place: &Place) 
 pub fn keep(given: Vec<Triplet>, written_by: &str, out: &Path, resume: bool) -> Result<Written> {
     let hash = sha256(text_of(&given).as_bytes());
     let document = document(&hash, &json!(written_by), &Value::Null);
-    let place = Place::claim(out, &document, PARTS, Shard::new(0, 1)?, resume)?;
+    let place = place(out, &document, resume)?;
     let mut seen = BTreeSet::new();
     let known = given.into_iter().filter(|triplet| seen.insert(triplet.caption.clone()));
     let answered = |triplet| Some(Answered { triplet: Some(triplet), fault: None });

@@ -9,7 +9,7 @@ use crate::compute::ComputeArgs;
 use crate::diagnostics::{Exit, Failure};
 use crate::printer::Printer;
 
-/// Build a data set: from its declared sources, or by models.
+/// Build a data set from its declared sources.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -18,14 +18,15 @@ pub(super) struct FilterFlags {
     /// model's own encoder, whose figures are called `playroom_sim`.
     #[arg(long, value_name = "DIR")]
     clip: Option<PathBuf>,
-    /// Least likeness of the two pictures; unless given, 0.7 by CLIP.
+    /// Least likeness of the two pictures; unless given, 0.7.
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     image_threshold: Option<f64>,
-    /// Least likeness of each picture and its caption; unless given, 0.2 by CLIP.
+    /// Least likeness of each picture and its caption; unless given, 0.2 by CLIP, 0.08 by the
+    /// embedded encoder.
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     caption_threshold: Option<f64>,
     /// Least likeness of the change of the pictures and that of the captions; unless given, 0.2
-    /// by CLIP.
+    /// by CLIP, 0 by the embedded encoder.
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     direction_threshold: Option<f64>,
     /// Most pairs of a triplet, those with the best direction.
