@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::Result;
 use crate::metrics::{retrieval::cosine, similarity::directional};
-use crate::published::{self, Clip};
+use crate::published::{self, Clip, ColourRange};
 
 /// What a pair must reach to be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -116,7 +116,7 @@ impl Encoder {
     fn image(&self, picture: &RgbImage) -> Result<Vec<f32>> {
         let _exact = PrecisionScope::new(Precision::F32);
         Ok(match self {
-            Self::Clip(clip) => clip.clip.plain_image(picture)?,
+            Self::Clip(clip) => clip.clip.plain_image(picture, ColourRange::Unit)?,
             Self::Playroom(components) => {
                 let embeddings = components.imagebind()?.encode_images(&[picture.clone()])?;
                 embeddings.to_vec2()?.into_iter().next().unwrap_or_default()
