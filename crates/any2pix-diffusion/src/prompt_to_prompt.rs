@@ -248,9 +248,13 @@ mod tests {
     fn without_replacement_a_pair_is_two_plain_pictures_of_one_noise() {
         let case = Case::new(4);
         let [first, second] = case.pair([1, 2], 0.0, true);
-        assert_eq!(first, case.plain(1));
-        assert_eq!(second, case.plain(2));
-        assert_ne!(first, second);
+        // A batch of four rounds otherwise than one of two.
+        let near = |ours: &[f32], plain: &[f32]| {
+            let loudest = plain.iter().fold(0f32, |most, value| most.max(value.abs()));
+            distance(ours, plain) < 1e-5 * loudest
+        };
+        assert!(near(&first, &case.plain(1)) && near(&second, &case.plain(2)));
+        assert!(!near(&first, &second));
     }
 
     #[test]

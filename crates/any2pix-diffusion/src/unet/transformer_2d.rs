@@ -328,6 +328,8 @@ mod tests {
             let replaced = run(control.cross_attention());
             assert_eq!(replaced, run(Some(control.self_attention())));
             let plain = run(None);
+            let own = AttentionControl::new(&[0, 1, 2, 3], true).unwrap();
+            assert_eq!(run(own.cross_attention()), plain, "one's own map is no change");
             for (ours, rows) in [(&replaced, [0, 0, 2, 2]), (&plain, [0, 1, 2, 3])] {
                 let naive = values(&naive(&attention, &x, source, &rows));
                 let far = ours.iter().zip(&naive).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
