@@ -231,7 +231,7 @@ fn kill_again_and_again(
     chance: &mut Generator,
 ) -> usize {
     let mut killed = 0;
-    for _ in 0..6 {
+    for _ in 0..4 {
         let mut child =
             data(bench, args).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         std::thread::sleep(took.mul_f32(chance.uniform()));
