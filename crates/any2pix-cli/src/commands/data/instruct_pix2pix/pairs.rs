@@ -5,7 +5,6 @@ use std::path::Path;
 use any2pix_agent::Sampler;
 use any2pix_agent::batch::Shard;
 use any2pix_agent::instruct_pix2pix::{PairSettings, TextToImage};
-use any2pix_agent::store::PLAYROOM_IP2P;
 use any2pix_eval::pix2pix::{Pairs, Triplets};
 use serde_json::json;
 
@@ -18,8 +17,8 @@ use crate::settings_args::{SamplerArg, size};
 /// How pairs are painted.
 #[derive(clap::Args)]
 pub(super) struct PairFlags {
-    /// What paints: `playroom-ip2p`, or a folder with a Stable Diffusion or an InstructPix2Pix.
-    #[arg(long, value_name = "NAME|DIR", default_value = PLAYROOM_IP2P)]
+    /// What paints: a folder with a Stable Diffusion or an InstructPix2Pix, or a carried model.
+    #[arg(long, value_name = "NAME|DIR")]
     model: String,
     /// Pairs of a triplet.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = samples)]
