@@ -118,7 +118,8 @@ impl Encoder {
         Ok(match self {
             Self::Clip(clip) => clip.clip.plain_image(picture, ColourRange::Unit)?,
             Self::Playroom(components) => {
-                let embeddings = components.imagebind()?.encode_images(std::slice::from_ref(picture))?;
+                let embeddings =
+                    components.imagebind()?.encode_images(std::slice::from_ref(picture))?;
                 embeddings.to_vec2()?.into_iter().next().unwrap_or_default()
             }
         })
