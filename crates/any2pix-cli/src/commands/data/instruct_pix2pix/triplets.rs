@@ -67,7 +67,7 @@ impl TripletFlags {
                 let written = self.ask(&captions, out, resume, printer)?;
                 (captions.duplicates, written)
             }
-            (None, Some(world)) => self.from_world(world, (out, seed, resume), printer)?,
+            (None, Some(world)) => self.by_world(world, (out, seed, resume), printer)?,
             (None, None) => {
                 let failure = Failure::refused("there are no captions");
                 return Err(failure.hint("give --captions FILE, or --playroom DIR"));
@@ -76,7 +76,7 @@ impl TripletFlags {
         Ok(outcome(captions, &written, out))
     }
 
-    fn from_world(
+    fn by_world(
         &self,
         world: &Path,
         (out, seed, resume): (&Path, u64, bool),
