@@ -37,13 +37,20 @@ impl Point {
     }
 }
 
-/// Marks that belong together, joined in their order.
+/// Marks that belong together; joined in their order when all their labels are numbers, as nothing
+/// lies between two names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
     /// What they share; empty when there is only one line.
     pub name: String,
     /// The marks.
     pub points: Vec<Point>,
+}
+
+impl Line {
+    fn is_joined(&self) -> bool {
+        self.points.iter().all(|point| point.label.parse::<f64>().is_ok())
+    }
 }
 
 /// What is drawn.
@@ -287,7 +294,8 @@ fn draw_line(svg: &mut Svg, line: &Line, colour: &str, (x, y): (Scale<'_>, Scale
     let at = |across: f64, up: f64| format!("{:.1},{:.1}", x(across), y(up));
     let join = |points: Vec<String>| points.join(" ");
     let exact = line.points.iter().all(|p| p.x.low == p.x.high);
-    if exact && line.points.len() > 1 {
+    let is_joined = line.is_joined();
+    if exact && is_joined && line.points.len() > 1 {
         // A band where the other axis is a setting, whiskers where it is a figure too.
         let upper = line.points.iter().map(|p| at(p.x.mean, p.y.high));
         let lower = line.points.iter().rev().map(|p| at(p.x.mean, p.y.low));
@@ -302,10 +310,12 @@ fn draw_line(svg: &mut Svg, line: &Line, colour: &str, (x, y): (Scale<'_>, Scale
             svg.line([x(p.x.low), y(p.y.mean), x(p.x.high), y(p.y.mean)], &thin);
         }
     }
-    svg.push(&format!(
-        "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
-        join(line.points.iter().map(|p| at(p.x.mean, p.y.mean)).collect())
-    ));
+    if is_joined {
+        svg.push(&format!(
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+            join(line.points.iter().map(|p| at(p.x.mean, p.y.mean)).collect())
+        ));
+    }
     for p in &line.points {
         let across = if exact { number(p.x.mean) } else { told(&p.x) };
         let told = format!("{} {}: {across}, {}", line.name, p.label, told(&p.y));
@@ -371,10 +381,16 @@ mod tests {
             point(around(0.1, 0.01), around(0.9, 0.02), "1.0"),
             point(around(0.2, 0.01), around(0.7, 0.02), "2.2"),
         ];
-        let axes = ["direction".into(), "image".into()];
+        let axes: [String; 2] = ["direction".into(), "image".into()];
         let lines = vec![Line { name: String::new(), points }];
-        let svg = Chart::Lines { title: "t".into(), axes, lines }.svg(Ground::Page);
+        let mut names = lines.clone();
+        names[0].points[1].label = "oracle".into();
+        let draw =
+            |lines| Chart::Lines { title: "t".into(), axes: axes.clone(), lines }.svg(Ground::Page);
+        let svg = draw(lines);
         assert!(!svg.contains("<polygon") && svg.contains(">2.2</text>"), "{svg}");
+        assert!(svg.contains("<polyline"), "numbers are joined: {svg}");
+        assert!(!draw(names).contains("<polyline"), "names are not");
         let rows =
             vec![("all".to_string(), around(0.5, 0.1)), ("add".to_string(), around(0.7, 0.1))];
         let svg = Chart::Rows { title: "t".into(), rows }.svg(Ground::Page);
