@@ -6,6 +6,7 @@
 )]
 
 mod batch_progress;
+mod chat_args;
 mod commands;
 mod compute;
 mod diagnostics;

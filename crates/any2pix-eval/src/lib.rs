@@ -4,6 +4,7 @@
 pub mod amend;
 pub mod asked;
 pub mod chart;
+pub mod chat;
 pub mod compare;
 pub mod contact_sheet;
 pub mod curves;

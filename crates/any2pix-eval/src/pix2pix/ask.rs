@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Triplet;
+use crate::chat::Reply;
 
 const SYSTEM: &str = include_str!("../../../../prompts/instruct_pix2pix/triplets.txt");
 const FORM: &str = include_str!("../../../../prompts/instruct_pix2pix/triplets.json");
@@ -15,23 +16,6 @@ pub(super) struct Form {
     between: String,
     end: String,
     examples: Vec<Triplet>,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    choices: Vec<Choice>,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    message: Message,
-    #[serde(default)]
-    finish_reason: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Message {
-    content: Option<String>,
 }
 
 impl Form {
@@ -72,13 +56,11 @@ impl Form {
         caption: &str,
         answer: &[u8],
     ) -> Result<(String, String), &'static str> {
-        let answer: Answer =
-            serde_json::from_slice(answer).map_err(|_| "not of the chat protocol")?;
-        let choice = answer.choices.into_iter().next().ok_or("not of the chat protocol")?;
-        if choice.finish_reason.as_deref() == Some("length") {
+        let reply = Reply::read(answer).map_err(|_| "not of the chat protocol")?;
+        if reply.is_cut_off {
             return Err("cut off");
         }
-        let said = choice.message.content.unwrap_or_default();
+        let said = reply.text;
         // A server may not know what it should stop at.
         let said = said.split(&self.end).next().unwrap_or_default();
         let parts: Vec<&str> = said.split(&self.between).map(str::trim).collect();

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::ask::Form;
 use super::{Place, Tell, Triplet, lines, text_of, version, wrong};
-use crate::viescore::Endpoint;
+use crate::chat::Endpoint;
 use crate::{EvalError, Result};
 
 /// The file of the triplets in their folder.

@@ -16,6 +16,7 @@ use rayon::prelude::*;
 
 pub use verdict::Verdict;
 
+use crate::chat::{Endpoint, Reply};
 use crate::journal::output_path;
 use crate::report::Sample;
 use crate::suite::{Item, Suite};
@@ -28,12 +29,6 @@ pub const FIGURES: [&str; 3] = ["vie_sc", "vie_pq", "vie_overall"];
 const ATTEMPTS: usize = 3;
 /// After so many failures of the endpoint in a row nothing more is asked.
 const FAILURES: usize = 3;
-
-/// Takes a request of the chat protocol to a judge and brings the answer back, both JSON.
-pub trait Endpoint: Sync {
-    /// The body of the answer, or why there is none.
-    fn complete(&self, request: &[u8]) -> Result<Vec<u8>, String>;
-}
 
 /// A judge: a model behind an endpoint, with what it said before.
 pub struct Judge<'a> {
@@ -171,7 +166,7 @@ impl Judge<'_> {
                 }
             };
             failures.store(0, Ordering::Relaxed);
-            let said = match verdict::content(&answer) {
+            let said = match Reply::read(&answer).map(|reply| reply.text) {
                 Ok(said) => said,
                 Err(reason) => return Ok(Err(reason)),
             };

@@ -15,29 +15,6 @@ pub struct Verdict {
     pub reasoning: String,
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    choices: Vec<Choice>,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    message: Message,
-}
-
-#[derive(Deserialize)]
-struct Message {
-    content: Option<String>,
-}
-
-/// The text of the first choice.
-pub(super) fn content(answer: &[u8]) -> Result<String, String> {
-    let answer: Answer = serde_json::from_slice(answer)
-        .map_err(|e| format!("the endpoint's answer is not of the chat protocol: {e}"))?;
-    let content = answer.choices.into_iter().next().and_then(|choice| choice.message.content);
-    content.ok_or_else(|| "the endpoint's answer has no text".to_string())
-}
-
 impl Verdict {
     /// One JSON object with nothing around it but white space or a fence of Markdown.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
@@ -86,13 +63,5 @@ mod tests {
         }
         assert!(Verdict::parse(&format!("Sure! {good}")).is_err());
         assert!(Verdict::parse(&format!("{good} {good}")).is_err());
-    }
-
-    #[test]
-    fn an_answer_without_text_says_so() {
-        let answer = br#"{"choices": [{"message": {"content": "hello"}}]}"#;
-        assert_eq!(content(answer).unwrap(), "hello");
-        assert!(content(br#"{"choices": []}"#).unwrap_err().contains("no text"));
-        assert!(content(br#"{"error": "x"}"#).unwrap_err().contains("chat protocol"));
     }
 }

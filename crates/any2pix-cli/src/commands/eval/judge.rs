@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use any2pix_eval::viescore::{Endpoint, FIGURES, Judge, Judged};
+use any2pix_eval::viescore::{FIGURES, Judge, Judged};
 use any2pix_eval::{Suite, amend, page, report};
-use any2pix_hub::{ChatClient, ChatSettings};
 use serde_json::json;
 
 use super::failure;
+use crate::chat_args::ChatArgs;
 use crate::diagnostics::{Exit, Failure};
 use crate::interrupt;
 use crate::printer::Printer;
@@ -38,36 +38,19 @@ pub(super) struct Args {
     /// is not given.
     #[arg(long, value_name = "DIR")]
     verdicts: Option<PathBuf>,
-    /// Questions at once.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
-    parallel: u8,
-    /// How often a busy or failing endpoint is asked again.
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    retries: usize,
-}
-
-/// The judge over HTTP.
-struct Http(ChatClient);
-
-impl Endpoint for Http {
-    fn complete(&self, request: &[u8]) -> Result<Vec<u8>, String> {
-        self.0.complete(request).map_err(|error| error.to_string())
-    }
+    #[command(flatten)]
+    chat: ChatArgs,
 }
 
 pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
     let suite = Suite::open(&args.suite).map_err(failure)?;
     let mut samples = report::read(&args.run).map_err(failure)?;
-    let client = ChatClient::new(ChatSettings {
-        url: args.judge_url.clone(),
-        key: args.judge_key.clone().filter(|key| !key.is_empty()),
-        retries: args.retries,
-    });
+    let endpoint = args.chat.endpoint(&args.judge_url, args.judge_key.as_deref());
     let judge = Judge {
-        endpoint: &Http(client),
+        endpoint: &endpoint,
         model: args.judge_model.clone(),
         cache: args.verdicts.clone().unwrap_or_else(|| args.run.join("verdicts")),
-        parallel: usize::from(args.parallel),
+        parallel: args.chat.parallel(),
     };
     let judged = judge
         .judge(&suite, &args.run, &mut samples, &mut |done, total| {

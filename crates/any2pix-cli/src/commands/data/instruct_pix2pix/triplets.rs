@@ -3,13 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use any2pix_eval::pix2pix::{self, Caption, Captions, TRIPLETS, Triplet, Written, WrittenBy};
-use any2pix_eval::viescore::Endpoint;
-use any2pix_hub::{ChatClient, ChatSettings};
 use any2pix_train::playroom::World;
 use any2pix_train::recipes::ip2p::world_triplets;
 use serde_json::json;
 
 use super::{Outcome, teller};
+use crate::chat_args::ChatArgs;
 use crate::commands::data::playroom;
 use crate::commands::eval::failure;
 use crate::diagnostics::{Exit, Failure};
@@ -36,21 +35,8 @@ pub(super) struct TripletFlags {
     /// Sent as a bearer token.
     #[arg(long, env = "ANY2PIX_LLM_KEY", hide_env_values = true, hide = true)]
     llm_key: Option<String>,
-    /// Questions at once.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
-    parallel: u8,
-    /// How often a busy or failing endpoint is asked again.
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    retries: usize,
-}
-
-/// The language model over HTTP.
-struct Http(ChatClient);
-
-impl Endpoint for Http {
-    fn complete(&self, request: &[u8]) -> Result<Vec<u8>, String> {
-        self.0.complete(request).map_err(|error| error.to_string())
-    }
+    #[command(flatten)]
+    chat: ChatArgs,
 }
 
 impl TripletFlags {
@@ -111,15 +97,11 @@ impl TripletFlags {
             let failure = Failure::refused("nobody writes the edits");
             return Err(failure.hint("give --llm-url URL and --llm-model NAME"));
         };
-        let client = ChatClient::new(ChatSettings {
-            url: url.clone(),
-            key: self.llm_key.clone().filter(|key| !key.is_empty()),
-            retries: self.retries,
-        });
+        let endpoint = self.chat.endpoint(url, self.llm_key.as_deref());
         let written_by = WrittenBy {
-            endpoint: &Http(client),
+            endpoint: &endpoint,
             model: model.clone(),
-            parallel: usize::from(self.parallel),
+            parallel: self.chat.parallel(),
             resume,
         };
         written_by.write(captions, out, &mut teller(printer, "captions")).map_err(failure)
