@@ -16,7 +16,7 @@ pub struct Manner {
     /// Pictures stay blank: for those who only read what is told.
     pub unpainted: bool,
     /// The cut-out of each concept, by its id, that wanted things are drawn from. With any, each has
-    /// one size and stands on the grid of [`CELL`] pixels, where the scene alone decides, without
+    /// one size and stands on a grid of the codec's patches, where the scene alone decides, without
     /// mirroring, light or shadow. Empty: any cut-out, anywhere.
     pub drawings: Arc<[usize]>,
 }
