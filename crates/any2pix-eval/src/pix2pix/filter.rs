@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use super::pairs::{PARTS as PAIRS, Row};
 use super::score::{Encoder, Scores, Thresholds};
 use super::{
-    METADATA, PROMPT, Place, STAGE, Tell, Triplet, lines, name_of, picture_name, version, wrong,
+    METADATA, PROMPT, Place, STAGE, Tell, Triplet, lines, name_of, ours, picture_name, version,
+    wrong,
 };
 use crate::{EvalError, Result, contact_sheet};
 
@@ -87,11 +88,7 @@ impl Source {
         let path = folder.join(PROMPT);
         let text = std::fs::read_to_string(&path).map_err(EvalError::io(&path))?;
         let triplet = serde_json::from_str(&text).map_err(|e| wrong(&path, e))?;
-        let row = |(number, line): (usize, String)| {
-            serde_json::from_str(&line).map_err(|e| wrong(&metadata, format!("line {number}: {e}")))
-        };
-        let rows = lines(&metadata)?.into_iter().map(row).collect::<Result<_>>()?;
-        Ok((folder, triplet, rows))
+        Ok((folder, triplet, rows(&metadata)?))
     }
 }
 
@@ -110,8 +107,7 @@ impl Filter<'_> {
             "thresholds": self.thresholds, "most": self.most,
         });
         let place = Place::claim(out, &document, PARTS, self.shard, self.resume)?;
-        let ours: Vec<usize> =
-            (self.shard.index..source.prompts).step_by(self.shard.count.max(1)).collect();
+        let ours = ours(self.shard, source.prompts);
         let mut filtered = Filtered { prompts: ours.len(), ..Filtered::default() };
         for (done, index) in ours.iter().enumerate() {
             let folder = place.prompt(*index)?;
@@ -183,15 +179,17 @@ fn open(path: &Path) -> Result<RgbImage> {
     Ok(picture.map_err(|e| wrong(path, e))?.rgb)
 }
 
+/// The rows of a `metadata.jsonl`.
+fn rows(path: &Path) -> Result<Vec<Row>> {
+    let row = |(number, line): (usize, String)| {
+        serde_json::from_str(&line).map_err(|e| wrong(path, format!("line {number}: {e}")))
+    };
+    lines(path)?.into_iter().map(row).collect()
+}
+
 /// The seeds of a folder's pairs.
 fn kept(folder: &Path) -> Result<Vec<u32>> {
-    let path = folder.join(METADATA);
-    let seed = |(number, line): (usize, String)| {
-        let row: Row =
-            serde_json::from_str(&line).map_err(|e| wrong(&path, format!("line {number}: {e}")))?;
-        Ok(row.seed)
-    };
-    lines(&path)?.into_iter().map(seed).collect()
+    Ok(rows(&folder.join(METADATA))?.into_iter().map(|row| row.seed).collect())
 }
 
 /// Writes the list and the contact sheet, unless another shard is at it.

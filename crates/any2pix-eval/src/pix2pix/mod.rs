@@ -173,6 +173,11 @@ impl Place {
     }
 }
 
+/// The prompts of a shard: of all, every `count`th.
+fn ours(shard: Shard, prompts: usize) -> Vec<usize> {
+    (shard.index..prompts).step_by(shard.count.max(1)).collect()
+}
+
 /// An error about a file that somebody gave.
 fn wrong(path: &Path, reason: impl ToString) -> EvalError {
     EvalError::syntax(path.display(), reason)

@@ -7,15 +7,16 @@ use any2pix_agent::AgentError;
 use any2pix_agent::batch::Shard;
 use any2pix_agent::claim::Parts;
 use any2pix_agent::instruct_pix2pix::{PairCaptions, PairPainter, PairSettings, TextToImage};
+use any2pix_agent::outcome::precision_name;
 use any2pix_agent::storage::write_atomically;
 use any2pix_nn::Generator;
-use any2pix_nn::ops::{self, Precision};
+use any2pix_nn::ops;
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{METADATA, PROMPT, Place, Tell, Triplets, picture_name, version};
+use super::{METADATA, PROMPT, Place, Tell, Triplets, ours, picture_name, version};
 use crate::{EvalError, Result};
 
 /// Quality of the published pictures.
@@ -78,8 +79,7 @@ impl Pairs<'_> {
         self.settings.validate()?;
         let place = Place::claim(out, &self.document()?, PARTS, self.shard, self.resume)?;
         let prompts = self.triplets.len();
-        let ours: Vec<usize> =
-            (self.shard.index..prompts).step_by(self.shard.count.max(1)).collect();
+        let ours = ours(self.shard, prompts);
         let (mut painter, mut painted) = (None, 0);
         for (done, index) in ours.iter().enumerate() {
             let folder = place.prompt(*index)?;
@@ -100,10 +100,6 @@ impl Pairs<'_> {
     }
 
     fn document(&self) -> Result<Value> {
-        let precision = match ops::precision() {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-        };
         Ok(json!({
             "stage": "pairs",
             "any2pix": version(),
@@ -113,7 +109,7 @@ impl Pairs<'_> {
             "model": self.model.identity()?,
             "settings": {
                 "pairs": self.settings, "samples": self.samples, "seed": self.seed,
-                "precision": precision,
+                "precision": precision_name(ops::precision()),
             },
         }))
     }

@@ -21,7 +21,8 @@ use serde::Deserialize;
 
 use super::component;
 use super::cut::WINDOW;
-use super::pictures::{contact_sheet, psnr, to_pictures, to_tensor};
+use super::noising::Noising;
+use super::pictures::{contact_sheet, psnr, squared_error, to_pictures, to_tensor};
 use super::windows::{Window, window};
 use crate::playroom::World;
 use crate::playroom::splits::Split;
@@ -113,7 +114,7 @@ pub struct DecoderRecipe {
     config: UNet2DConditionModelConfig,
     settings: DecoderSettings,
     scheduler: SchedulerConfig,
-    alphas_cumprod: Vec<f64>,
+    noising: Noising,
     vae: PatchCodec,
     imagebind: ImageBindModel,
     batches: Prefetch<Batch>,
@@ -159,7 +160,7 @@ impl DecoderRecipe {
         });
         Ok(Self {
             imagebind: component::imagebind(model_dir)?,
-            alphas_cumprod: scheduler.alphas_cumprod(),
+            noising: Noising::new(scheduler.alphas_cumprod(), settings.last_timestep),
             parameters,
             model,
             config,
@@ -209,16 +210,6 @@ impl DecoderRecipe {
         Ok((generated, Tensor::cat(&rows, 0)?))
     }
 
-    /// One of all timesteps an item; the last, where sampling begins, more often.
-    fn timesteps(&self, count: usize, generator: &mut Generator) -> Vec<f64> {
-        let all = self.alphas_cumprod.len();
-        let mut draw = || match generator.chance(self.settings.last_timestep) {
-            true => all - 1,
-            false => generator.below(all),
-        };
-        (0..count).map(|_| draw() as f64).collect()
-    }
-
     /// The embeddings as training gives them: noisy, or left out.
     fn dropped(&self, batch: &Batch, generator: &mut Generator) -> Result<(Tensor, Tensor)> {
         let (generated, subject) = self.embeddings(batch)?;
@@ -249,7 +240,7 @@ impl DecoderRecipe {
             return Ok(self.model.unet.forward(sample, timesteps, &conditions)?);
         }
         let window = self.window_latents(batch)?;
-        let alphas_cumprod = self.alphas_cumprod.clone();
+        let alphas_cumprod = self.noising.alphas_cumprod.clone();
         let decoder = SourceDecoder { unet: &self.model.unet, conditions, window, alphas_cumprod };
         Ok(decoder.predict_v(sample, timesteps)?)
     }
@@ -264,7 +255,7 @@ impl DecoderRecipe {
         let noise = generator.randn_like(&self.latents(&batch.source)?)?;
         let latents = if self.sees_source() {
             let window = self.window_latents(batch)?.repeat(2)?;
-            let alphas_cumprod = self.alphas_cumprod.clone();
+            let alphas_cumprod = self.noising.alphas_cumprod.clone();
             let unet = &self.model.unet;
             self.sample_from(SourceDecoder { unet, conditions, window, alphas_cumprod }, noise)?
         } else {
@@ -302,15 +293,6 @@ const EMBEDDING_NORM: f64 = 20.0;
 /// Height and width of a window.
 const SIZE: (usize, usize) = (WINDOW as usize, WINDOW as usize);
 
-/// Squared error inside and outside of a mask, each with the number of values it is over.
-fn squared_error(a: &Tensor, b: &Tensor, mask: &Tensor) -> Result<[(f64, f64); 2]> {
-    let error = (a - b)?.sqr()?.mean_keepdim(1)?;
-    let sum = |t: Tensor| -> Result<f64> { Ok(f64::from(t.sum_all()?.to_scalar::<f32>()?)) };
-    let inside = (sum((&error * mask)?)?, sum(mask.clone())?);
-    let outside = mask.affine(-1.0, 1.0)?;
-    Ok([inside, (sum((&error * &outside)?)?, sum(outside)?)])
-}
-
 impl Recipe for DecoderRecipe {
     fn name(&self) -> &str {
         match self.sees_source() {
@@ -331,13 +313,8 @@ impl Recipe for DecoderRecipe {
         let batch = self.batches.batch(step)?;
         let target = self.latents(&batch.target)?;
         let b = target.dim(0)?;
-        let timesteps = self.timesteps(b, generator);
-        let column = |of: &dyn Fn(f64) -> f64| -> Result<Tensor> {
-            let value = |t: &f64| of(self.alphas_cumprod[*t as usize]) as f32;
-            let values: Vec<f32> = timesteps.iter().map(value).collect();
-            Ok(Tensor::from_vec(values, (b, 1, 1, 1), &Device::Cpu)?)
-        };
-        let (signal, rest) = (column(&|a| a.sqrt())?, column(&|a| (1.0 - a).sqrt())?);
+        let timesteps = self.noising.timesteps(b, generator);
+        let (signal, rest) = self.noising.scales(&timesteps)?;
         let noise = generator.randn_like(&target)?;
         let sample = (target.broadcast_mul(&signal)? + noise.broadcast_mul(&rest)?)?;
         let v = (noise.broadcast_mul(&signal)? - target.broadcast_mul(&rest)?)?;

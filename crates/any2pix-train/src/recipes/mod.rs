@@ -14,6 +14,7 @@ pub mod ip2p;
 pub mod judge;
 pub mod language;
 pub mod locator;
+mod noising;
 pub mod pictures;
 mod plan_score;
 mod planner_stage;

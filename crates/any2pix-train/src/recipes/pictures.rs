@@ -48,6 +48,15 @@ pub fn to_pictures(batch: &Tensor) -> Result<Vec<RgbImage>> {
         .collect()
 }
 
+/// Squared error inside and outside of a mask, each with the number of values it is over.
+pub fn squared_error(a: &Tensor, b: &Tensor, mask: &Tensor) -> Result<[(f64, f64); 2]> {
+    let error = (a - b)?.sqr()?.mean_keepdim(1)?;
+    let sum = |t: Tensor| -> Result<f64> { Ok(f64::from(t.sum_all()?.to_scalar::<f32>()?)) };
+    let inside = (sum((&error * mask)?)?, sum(mask.clone())?);
+    let outside = mask.affine(-1.0, 1.0)?;
+    Ok([inside, (sum((&error * &outside)?)?, sum(outside)?)])
+}
+
 /// Peak signal-to-noise ratio of a mean squared error of values in `[-1, 1]`.
 pub fn psnr(mean_squared_error: f64) -> f64 {
     10.0 * (4.0 / mean_squared_error.max(1e-12)).log10()

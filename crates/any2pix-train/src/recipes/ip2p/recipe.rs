@@ -21,7 +21,8 @@ use super::{Reader, SCHEDULER, TEXT_ENCODER, UNET, Words};
 use crate::playroom::splits::Split;
 use crate::prefetch::Prefetch;
 use crate::recipes::component;
-use crate::recipes::pictures::{contact_sheet, psnr, to_pictures};
+use crate::recipes::noising::Noising;
+use crate::recipes::pictures::{contact_sheet, psnr, squared_error, to_pictures};
 use crate::stages::StageContext;
 use crate::{Recipe, Result, StepLoss, TrainError};
 
@@ -83,7 +84,7 @@ pub struct Ip2pRecipe {
     words: Words,
     settings: Ip2pSettings,
     scheduler: SchedulerConfig,
-    alphas_cumprod: Vec<f64>,
+    noising: Noising,
     vae: PatchCodec,
     batches: Prefetch<Batch>,
     pairs: Arc<Pairs>,
@@ -178,7 +179,7 @@ impl Ip2pRecipe {
         let batches =
             Prefetch::new(seed, 2, 4, move |_, generator| draw.batch(&shared, size, generator));
         Ok(Self {
-            alphas_cumprod: scheduler.alphas_cumprod(),
+            noising: Noising::new(scheduler.alphas_cumprod(), settings.last_timestep),
             words: Words::read()?,
             parameters,
             unet,
@@ -203,16 +204,6 @@ impl Ip2pRecipe {
     /// `(b, 3, h, w)` → `(b, c, h/8, w/8)`, without a graph.
     fn latents(&self, pictures: &Tensor) -> Result<Tensor> {
         Ok(self.vae.image_to_latents(pictures, None)?.detach())
-    }
-
-    /// One of all timesteps an item; the last, where sampling begins, more often.
-    fn timesteps(&self, count: usize, generator: &mut Generator) -> Vec<f64> {
-        let all = self.alphas_cumprod.len();
-        let mut draw = || match generator.chance(self.settings.last_timestep) {
-            true => all - 1,
-            false => generator.below(all),
-        };
-        (0..count).map(|_| draw() as f64).collect()
     }
 
     /// # Shapes
@@ -269,13 +260,6 @@ fn only(latents: &Tensor, kept: impl Iterator<Item = bool>) -> Result<Tensor> {
     Ok(latents.broadcast_mul(&kept)?)
 }
 
-/// Sum of squared errors where `mask` is 1, and of how many positions.
-fn squared_error(a: &Tensor, b: &Tensor, mask: &Tensor) -> Result<(f64, f64)> {
-    let error = ((a - b)?.sqr()?.mean_keepdim(1)? * mask)?;
-    let sum = |t: &Tensor| -> Result<f64> { Ok(f64::from(t.sum_all()?.to_scalar::<f32>()?)) };
-    Ok((sum(&error)?, sum(mask)?))
-}
-
 impl Recipe for Ip2pRecipe {
     fn name(&self) -> &str {
         "ip2p"
@@ -295,13 +279,8 @@ impl Recipe for Ip2pRecipe {
         let b = target.dim(0)?;
         let (tokens, source) = self.dropped(&batch, generator)?;
         let difference = (target - &source)?;
-        let timesteps = self.timesteps(b, generator);
-        let column = |of: &dyn Fn(f64) -> f64| -> Result<Tensor> {
-            let value = |t: &f64| of(self.alphas_cumprod[*t as usize]) as f32;
-            let values: Vec<f32> = timesteps.iter().map(value).collect();
-            Ok(Tensor::from_vec(values, (b, 1, 1, 1), &Device::Cpu)?)
-        };
-        let (signal, rest) = (column(&|a| a.sqrt())?, column(&|a| (1.0 - a).max(0.0).sqrt())?);
+        let timesteps = self.noising.timesteps(b, generator);
+        let (signal, rest) = self.noising.scales(&timesteps)?;
         let noise = generator.randn_like(&difference)?;
         let noised = (difference.broadcast_mul(&signal)? + noise.broadcast_mul(&rest)?)?;
         let wanted = match self.scheduler.prediction_type {
@@ -326,16 +305,13 @@ impl Recipe for Ip2pRecipe {
     }
 
     fn evaluate(&mut self, generator: &mut Generator) -> Result<Vec<(String, f64)>> {
-        let mut sums = [(0.0, 0.0); 4];
+        let mut sums = [(0.0, 0.0); 3];
         for _ in 0..HELD_OUT / TOGETHER {
             let batch = self.look_at(TOGETHER, 0.0, generator)?;
             let edited = self.edit(&batch, generator)?;
-            let outside = batch.changed.affine(-1.0, 1.0)?;
-            let errors = [
-                squared_error(&edited, &batch.target, &batch.changed)?,
-                squared_error(&batch.source, &batch.target, &batch.changed)?,
-                squared_error(&edited, &batch.target, &outside)?,
-            ];
+            let [inside, outside] = squared_error(&edited, &batch.target, &batch.changed)?;
+            let [of_source, _] = squared_error(&batch.source, &batch.target, &batch.changed)?;
+            let errors = [inside, of_source, outside];
             for (sum, (error, count)) in sums.iter_mut().zip(errors) {
                 *sum = (sum.0 + error, sum.1 + count);
             }

@@ -59,6 +59,8 @@ pub struct TextRecipe {
 struct Asker {
     world: World,
     words: Words,
+    /// What backgrounds show; the position in this list is the answer.
+    settings: Vec<String>,
     kinds: Kinds,
     captions: f32,
 }
@@ -89,7 +91,7 @@ impl Asker {
     /// How many answers each question has; the last of each but the kind's says "none".
     fn choices(&self) -> [usize; QUESTIONS.len()] {
         let concepts = self.world.concepts().len() + 1;
-        let settings = self.world.settings().len() + 1;
+        let settings = self.settings.len() + 1;
         [Kind::ALL.len(), concepts, concepts, Place::ALL.len() + 1, LOOKS.len() + 1, settings]
     }
 
@@ -104,7 +106,7 @@ impl Asker {
         // Only a caption tells what is behind.
         let setting = (sample.kind == Kind::Generate).then(|| {
             let behind = self.world.setting(&sample.recipe.target.view);
-            self.world.settings().iter().position(|setting| *setting == behind)
+            self.settings.iter().position(|setting| setting == behind)
         });
         let setting = setting.flatten();
         [
@@ -125,7 +127,8 @@ impl TextRecipe {
         let reader = Reader::open(&context.model)?;
         let world = World::open(&context.data).map_err(component::misfit)?;
         let TextSettings { kinds, captions } = settings;
-        let asker = Asker { world, words: Words::read()?, kinds, captions };
+        let told = world.settings().into_iter().map(str::to_string).collect();
+        let asker = Asker { world, words: Words::read()?, settings: told, kinds, captions };
         let seed = context.settings.seed;
         let parameters = Parameters::new(seed);
         let vb = parameters.builder(&Device::Cpu);
