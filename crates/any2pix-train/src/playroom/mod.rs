@@ -28,7 +28,7 @@ pub mod synth;
 mod tests;
 pub mod world;
 
-pub use compose::Manner;
+pub use compose::{Manner, SQUARE};
 pub use error::{PlayroomError, Result};
 pub use place::Place;
 pub use prepare::prepare;

@@ -9,7 +9,7 @@ use image::{GrayImage, RgbaImage};
 use rayon::prelude::*;
 
 use super::catalogue::Habitat;
-use super::compose::Manner;
+use super::compose::{Manner, SQUARE};
 use super::error::{PlayroomError, Result};
 use super::instruction::Templates;
 use super::sample::{Kind, Sample};
@@ -255,6 +255,17 @@ impl World {
     /// What is behind the things of a scene.
     pub fn setting(&self, view: &View) -> &str {
         self.backgrounds.get(view.background).map_or("", |background| &background.label)
+    }
+
+    /// A cut-out of a concept of training as [`Manner::drawings`] puts it down, in its square; clear
+    /// where there is no such cut-out.
+    pub fn drawn(&self, concept: usize, sprite: usize) -> RgbaImage {
+        let entry = self.concepts.get(concept);
+        let cut_out = entry.and_then(|entry| Some((entry.sprites.get(sprite)?, entry.size[1])));
+        cut_out.map_or_else(
+            || RgbaImage::new(SQUARE, SQUARE),
+            |(sprite, largest)| compose::drawn(&sprite.picture, largest),
+        )
     }
 
     /// One edit of this split, of `kind` or of any kind; the same for the same generator.

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
+use image::{RgbaImage, imageops};
+
 use super::super::place::Place;
+use super::super::raster;
 use super::super::scene::{BBox, Placed, SCENE_SIDE, Scene, fitted};
 use super::{Composer, Pick};
 use crate::playroom::catalogue::Habitat;
@@ -16,13 +19,18 @@ pub struct Manner {
     /// Pictures stay blank: for those who only read what is told.
     pub unpainted: bool,
     /// The cut-out of each concept, by its id, that wanted things are drawn from. With any, each has
-    /// one size and stands on a grid of the codec's patches, where the scene alone decides, without
-    /// mirroring, light or shadow. Empty: any cut-out, anywhere.
+    /// one size, stands in the middle of the lower edge of a square of [`SQUARE`] on a coarse grid,
+    /// where the scene alone decides, without mirroring, light or shadow. Empty: any cut-out,
+    /// anywhere.
     pub drawings: Arc<[usize]>,
 }
 
-/// Corners of wanted things are multiples of this: a codec's patch, in scene pixels.
-const CELL: u32 = 8;
+/// Side of the square that a drawing stands in, scene pixels.
+pub const SQUARE: u32 = 64;
+/// Corners of squares are multiples of this.
+const GRID: u32 = 16;
+/// The longer side of a drawing is at least this.
+const SMALLEST: u32 = 44;
 /// How far to the left and to the right of the usual place the others are, of a scene's side.
 const ASIDE: f32 = 0.31;
 /// A place where this much of the thing is covered by others is not free.
@@ -35,21 +43,36 @@ impl Manner {
     }
 }
 
-/// The corner nearest to `start`.
-fn nearest(start: f32, length: u32) -> u32 {
-    let last = SCENE_SIDE.saturating_sub(length) / CELL;
-    ((start / CELL as f32).round().max(0.0) as u32).min(last) * CELL
+/// Where a cut-out stands in its square; `largest` is how large things of its kind get.
+fn in_square(picture: &RgbaImage, largest: u32) -> BBox {
+    let (width, height) = fitted(picture, largest.clamp(SMALLEST, SQUARE) as f32);
+    BBox { x: (SQUARE - width) / 2, y: SQUARE - height, width, height }
 }
 
-/// Where a thing stands when nothing else is in the way, scene pixels.
-fn usual_middle(habitat: Habitat, place: Option<Place>, height: u32) -> (f32, f32) {
+/// A cut-out in its square, the rest of which is clear.
+pub(in crate::playroom) fn drawn(picture: &RgbaImage, largest: u32) -> RgbaImage {
+    let BBox { x, y, width, height } = in_square(picture, largest);
+    let mut square = RgbaImage::new(SQUARE, SQUARE);
+    let scaled = raster::resize(picture, width, height);
+    imageops::replace(&mut square, &scaled, i64::from(x), i64::from(y));
+    square
+}
+
+/// The square's edge nearest to `start`.
+fn nearest(start: f32) -> u32 {
+    let last = (SCENE_SIDE - SQUARE) / GRID;
+    ((start / GRID as f32).round().max(0.0) as u32).min(last) * GRID
+}
+
+/// The middle of the square when nothing else is in the way, scene pixels.
+fn usual_middle(habitat: Habitat, place: Option<Place>) -> (f32, f32) {
     let side = SCENE_SIDE as f32;
     if let Some(place) = place {
         let area = place.area();
         let middle = |[low, high]: [f32; 2]| (low + high) * 0.5 * side;
         return (middle(area.x), middle(area.y));
     }
-    let on_feet = |feet: f32| feet * side - height as f32 * 0.5;
+    let on_feet = |feet: f32| feet * side - SQUARE as f32 * 0.5;
     let y = match habitat {
         Habitat::Air => 0.34 * side,
         Habitat::Ground => on_feet(0.85),
@@ -58,18 +81,22 @@ fn usual_middle(habitat: Habitat, place: Option<Place>, height: u32) -> (f32, f3
     (side * 0.5, y)
 }
 
-/// The usual place if it is free, else the one to its left or right; the least crowded if none is.
-fn free_place(scene: &Scene, (width, height): (u32, u32), (x, y): (f32, f32)) -> BBox {
-    let at = |aside: f32| {
-        let left = x + aside * SCENE_SIDE as f32 - width as f32 * 0.5;
-        let (x, y) = (nearest(left, width), nearest(y - height as f32 * 0.5, height));
-        BBox { x, y, width, height }
-    };
+/// A thing that stands at `inside` in its square: in the usual place if that is free, else in the
+/// one to its left or right; in the least crowded if none is.
+fn free_place(scene: &Scene, inside: &BBox, (x, y): (f32, f32)) -> BBox {
+    let half = SQUARE as f32 * 0.5;
+    let at = |aside: f32| in_scene(inside, (x + aside * SCENE_SIDE as f32 - half, y - half));
     let crowd = |bbox: &BBox| scene.objects.iter().map(|o| bbox.overlap(&o.bbox)).sum::<f32>();
     let places = [0.0, -ASIDE, ASIDE].map(at);
     let free = places.iter().find(|place| crowd(place) <= SOME_OVERLAP);
     let least = places.iter().min_by(|a, b| crowd(a).total_cmp(&crowd(b)));
     free.or(least).copied().unwrap_or(places[0])
+}
+
+/// What stands at `inside` in a square whose corner is as near to `corner` as the grid allows.
+fn in_scene(inside: &BBox, corner: (f32, f32)) -> BBox {
+    let (x, y) = (nearest(corner.0) + inside.x, nearest(corner.1) + inside.y);
+    BBox { x, y, ..*inside }
 }
 
 impl Composer<'_> {
@@ -86,17 +113,14 @@ impl Composer<'_> {
         }
         let entry = self.entry(pick.concept);
         let picture = entry.sprites[pick.sprite].picture.clone();
-        let [small, large] = entry.size.map(|size| size as f32);
-        let cell = CELL as f32;
-        let size = fitted(&picture, ((small + large) * 0.5 / cell).round() * cell);
+        let inside = in_square(&picture, entry.size[1]);
         let bbox = match instead {
             Some(old) => {
-                let left = old.x as f32 + (old.width as f32 - size.0 as f32) * 0.5;
-                let top = (old.y + old.height) as f32 - size.1 as f32;
-                let (x, y) = (nearest(left, size.0), nearest(top, size.1));
-                BBox { x, y, width: size.0, height: size.1 }
+                let middle = old.x as f32 + old.width as f32 * 0.5;
+                let feet = (old.y + old.height) as f32;
+                in_scene(&inside, (middle - SQUARE as f32 * 0.5, feet - SQUARE as f32))
             }
-            None => free_place(scene, size, usual_middle(entry.habitat, place, size.1)),
+            None => free_place(scene, &inside, usual_middle(entry.habitat, place)),
         };
         Placed::new((pick.concept, pick.sprite), picture, bbox)
     }

@@ -22,7 +22,8 @@ use super::splits::Split;
 use super::world::{BackgroundEntry, ConceptEntry, World};
 use super::{catalogue::Habitat, quality, raster};
 
-pub use manner::Manner;
+pub(super) use manner::drawn;
+pub use manner::{Manner, SQUARE};
 
 /// How often each kind is drawn when none is asked for, in the order of [`Kind::ALL`].
 const WEIGHTS: [usize; 10] = [24, 18, 18, 12, 6, 4, 6, 3, 7, 2];

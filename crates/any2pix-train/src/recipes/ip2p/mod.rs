@@ -1,5 +1,6 @@
 //! Stages `ip2p_text` and `ip2p`: an InstructPix2Pix, its text encoder and its UNet.
 
+mod drawings;
 mod folder;
 mod pairs;
 mod recipe;
@@ -12,10 +13,10 @@ pub use triplets::{WorldTriplet, world_triplets};
 
 use std::path::Path;
 
-use any2pix_diffusion::instruct_pix2pix;
+use any2pix_diffusion::{PatchCodec, instruct_pix2pix};
 use any2pix_encoders::clip_text::ClipTextConfig;
 use any2pix_llm::Tokenizer;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
 use super::component;
@@ -49,6 +50,15 @@ impl Words {
         });
         instruct_pix2pix::instruction(segments, &self.picture)
     }
+}
+
+/// The codec whose latents are painted.
+fn codec(model: &Path) -> Result<PatchCodec> {
+    let weights = component::weights(model, "vae")?;
+    let builder = weights.builder(DType::F32, &Device::Cpu);
+    let codec = PatchCodec::load(builder, &component::config(model, "vae")?);
+    weights.finish(&[])?;
+    codec.map_err(component::misfit)
 }
 
 /// Texts as the ids of a text encoder.

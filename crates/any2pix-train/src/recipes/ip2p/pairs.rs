@@ -3,19 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use any2pix_encoders::imagebind::ImageBindModel;
 use any2pix_nn::Generator;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use image::{GrayImage, Rgb, RgbImage};
 
-use super::Words;
 use super::folder::Folder;
+use super::{Words, drawings};
 use crate::Result;
 use crate::playroom::recipe::difference;
 use crate::playroom::splits::Split;
 use crate::playroom::{Kind, Manner, World};
 use crate::recipes::component;
-use crate::recipes::pictures::{flat, to_tensor};
+use crate::recipes::pictures::to_tensor;
 
 /// How often each kind of edit is drawn, against the others.
 pub(super) type Kinds = BTreeMap<Kind, f32>;
@@ -101,7 +100,7 @@ impl Pairs {
             return Ok(Self::Folder(Folder::open(data, side)?));
         }
         let world = World::open(data).map_err(component::misfit)?;
-        let drawings = typical_drawings(&world, &component::imagebind(model)?)?;
+        let drawings = drawings::typical(&world, &component::imagebind(model)?)?;
         let manner = Manner { words_only: true, drawings: drawings.into(), ..Manner::default() };
         Ok(Self::World(Box::new(Composed { world, manner, kinds, words: Words::read()? })))
     }
@@ -127,26 +126,4 @@ impl Pairs {
         let sample = world.sample_in(manner, generator, split, Kind::Generate);
         Some(Pair { source: None, target: sample.target, text: sample.caption })
     }
-}
-
-/// Of each concept the drawing that looks most like all of them, of those that may be shipped if
-/// there are any: painters remember what they paint.
-fn typical_drawings(world: &World, imagebind: &ImageBindModel) -> Result<Vec<usize>> {
-    let mut drawings = Vec::new();
-    for concept in world.concepts() {
-        let all = world.concept(concept).map_or(&[][..], |entry| &entry.sprites[..]);
-        let mut usable: Vec<usize> = (0..all.len()).filter(|&i| !all[i].held_out).collect();
-        if usable.iter().any(|&i| all[i].may_ship) {
-            usable.retain(|&i| all[i].may_ship);
-        }
-        let pictures: Vec<RgbImage> = all.iter().map(|sprite| flat(&sprite.picture)).collect();
-        let known: Vec<u32> =
-            (0..all.len()).filter(|&i| !all[i].held_out).map(|i| i as u32).collect();
-        let embeddings = imagebind.encode_images(&pictures)?.to_dtype(DType::F32)?;
-        let mean = embeddings.index_select(&Tensor::new(known, &Device::Cpu)?, 0)?.mean(0)?;
-        let likeness = embeddings.broadcast_mul(&mean)?.sum(1)?.to_vec1::<f32>()?;
-        let best = usable.into_iter().max_by(|a, b| likeness[*a].total_cmp(&likeness[*b]));
-        drawings.push(best.unwrap_or_default());
-    }
-    Ok(drawings)
 }

@@ -17,7 +17,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
 use super::pairs::{Batch, Kinds, Pair, Pairs};
-use super::{Reader, SCHEDULER, TEXT_ENCODER, UNET, Words};
+use super::{Reader, SCHEDULER, TEXT_ENCODER, UNET, Words, codec};
 use crate::playroom::splits::Split;
 use crate::prefetch::Prefetch;
 use crate::recipes::component;
@@ -161,11 +161,7 @@ impl Ip2pRecipe {
         if let Some(init) = &settings.init {
             start_from(init, model_dir, &parameters)?;
         }
-        let vae_weights = component::weights(model_dir, "vae")?;
-        let vae_builder = vae_weights.builder(DType::F32, &Device::Cpu);
-        let vae = PatchCodec::load(vae_builder, &component::config(model_dir, "vae")?)
-            .map_err(component::misfit)?;
-        vae_weights.finish(&[])?;
+        let vae = codec(model_dir)?;
         let reader = Reader::open(model_dir)?;
         let text_weights = component::weights(model_dir, TEXT_ENCODER)?;
         let text_builder = text_weights.builder(DType::F32, &Device::Cpu);

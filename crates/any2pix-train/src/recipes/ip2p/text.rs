@@ -2,7 +2,8 @@
 //!
 //! The published system takes CLIP's, which hundreds of millions of captions taught the names of
 //! things. A small one learns from the world's own instructions, by telling their kind, objects,
-//! place and look; the UNet then reads its tokens, as it would read CLIP's.
+//! place and look; its last tokens, which no instruction is long enough to reach, tell what the
+//! wanted thing looks like. The UNet then reads all tokens, as it would read CLIP's.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use candle_core::{D, DType, Device, Tensor};
 use serde::Deserialize;
 
 use super::pairs::{Kinds, draw_kind};
-use super::{Reader, TEXT_ENCODER, Words};
+use super::{Reader, TEXT_ENCODER, Words, codec, drawings};
 use crate::playroom::looks::LOOKS;
 use crate::playroom::splits::Split;
 use crate::playroom::{Kind, Manner, Place, Sample, World};
@@ -35,11 +36,24 @@ struct TextSettings {
 /// What is told of an instruction, each as one of so many.
 const QUESTIONS: [&str; 6] = ["kind", "wanted", "unwanted", "place", "look", "setting"];
 
+/// The question whose answer is also told by the drawing.
+const WANTED: usize = 1;
+/// How much an error in a drawing counts beside the questions.
+const DRAWING_WEIGHT: f64 = 4.0;
+
 /// Instructions and what is true of them.
 struct Batch {
     texts: Vec<String>,
     /// One row a question.
     answers: Vec<Vec<u32>>,
+}
+
+/// What the model says of a batch, and what is right.
+struct Said {
+    /// Of each question logits `(b, choices)` and answers `(b)`.
+    answers: Vec<(Tensor, Tensor)>,
+    /// Squared error of the drawings as a part of all that there is to tell.
+    undrawn: Tensor,
 }
 
 /// Instructions that `evaluate` reads.
@@ -50,6 +64,9 @@ pub struct TextRecipe {
     parameters: Parameters,
     model: ClipTextModel,
     heads: Vec<Linear>,
+    drawing_head: Linear,
+    /// `(concepts + 1, drawings::TOKENS, numbers)`, see [`drawings::told`].
+    drawings: Tensor,
     reader: Reader,
     batches: Prefetch<Batch>,
     asker: Arc<Asker>,
@@ -58,6 +75,7 @@ pub struct TextRecipe {
 /// Draws instructions.
 struct Asker {
     world: World,
+    manner: Manner,
     words: Words,
     /// What backgrounds show; the position in this list is the answer.
     settings: Vec<String>,
@@ -67,7 +85,6 @@ struct Asker {
 
 impl Asker {
     fn batch(&self, size: usize, split: Split, generator: &mut Generator) -> Batch {
-        let manner = Manner { words_only: true, unpainted: true, ..Manner::default() };
         let mut answers = vec![Vec::with_capacity(size); QUESTIONS.len()];
         let mut texts = Vec::with_capacity(size);
         for _ in 0..size {
@@ -76,7 +93,7 @@ impl Asker {
                 true => Kind::Generate,
                 false => draw_kind(&self.kinds, generator),
             };
-            let sample = self.world.sample_in(&manner, generator, split, kind);
+            let sample = self.world.sample_in(&self.manner, generator, split, kind);
             texts.push(match is_caption {
                 true => sample.caption.clone(),
                 false => self.words.of(&sample),
@@ -128,7 +145,10 @@ impl TextRecipe {
         let world = World::open(&context.data).map_err(component::misfit)?;
         let TextSettings { kinds, captions } = settings;
         let told = world.settings().into_iter().map(str::to_string).collect();
-        let asker = Asker { world, words: Words::read()?, settings: told, kinds, captions };
+        let typical = drawings::typical(&world, &component::imagebind(&context.model)?)?;
+        let drawings = drawings::told(&world, &typical, &codec(&context.model)?)?;
+        let manner = Manner { words_only: true, unpainted: true, drawings: typical.into() };
+        let asker = Asker { world, manner, words: Words::read()?, settings: told, kinds, captions };
         let seed = context.settings.seed;
         let parameters = Parameters::new(seed);
         let vb = parameters.builder(&Device::Cpu);
@@ -137,25 +157,30 @@ impl TextRecipe {
         let heads = QUESTIONS.iter().zip(asker.choices());
         let heads = heads.map(|(name, n)| Linear::load(vb.pp("heads").pp(name), width, n));
         let heads = heads.collect::<candle_core::Result<_>>()?;
+        let numbers = drawings.dim(D::Minus1)?;
+        let drawing_head = Linear::load(vb.pp("heads.drawing"), width, numbers)?;
         let asker = Arc::new(asker);
         let (shared, size) = (asker.clone(), context.settings.batch);
         let batches = Prefetch::new(seed, 2, 4, move |_, generator| {
             Ok(shared.batch(size, Split::Train, generator))
         });
-        Ok(Self { parameters, model, heads, reader, batches, asker })
+        Ok(Self { parameters, model, heads, drawing_head, drawings, reader, batches, asker })
     }
 
-    /// What each question's head says, and what is right.
-    ///
-    /// # Shapes
-    /// Pairs of `(b, choices)` and `(b)`.
-    fn said(&self, batch: &Batch) -> Result<Vec<(Tensor, Tensor)>> {
+    fn said(&self, batch: &Batch) -> Result<Said> {
         let ids = self.reader.ids(batch.texts.iter().map(String::as_str))?;
-        let end = self.model.forward(&ids)?.pooler_output;
+        let read = self.model.forward(&ids)?;
         let pair = |(head, right): (&Linear, &Vec<u32>)| {
-            Ok((head.forward(&end)?, Tensor::new(right.as_slice(), &Device::Cpu)?))
+            Ok((head.forward(&read.pooler_output)?, Tensor::new(right.as_slice(), &Device::Cpu)?))
         };
-        self.heads.iter().zip(&batch.answers).map(pair).collect()
+        let answers = self.heads.iter().zip(&batch.answers).map(pair).collect::<Result<_>>()?;
+        let (tokens, last) = (drawings::TOKENS, read.last_hidden_state);
+        let last = last.narrow(1, last.dim(1)? - tokens, tokens)?.contiguous()?;
+        let wanted = Tensor::new(batch.answers[WANTED].as_slice(), &Device::Cpu)?;
+        let wanted = self.drawings.index_select(&wanted, 0)?;
+        let error = (self.drawing_head.forward(&last)? - &wanted)?.sqr()?.mean_all()?;
+        let all = f64::from(wanted.sqr()?.mean_all()?.to_scalar::<f32>()?);
+        Ok(Said { answers, undrawn: (error / all.max(1e-6))? })
     }
 }
 
@@ -174,22 +199,26 @@ impl Recipe for TextRecipe {
 
     fn loss(&mut self, step: u64, _: &mut Generator) -> Result<StepLoss> {
         let batch = self.batches.batch(step)?;
-        let mut loss = Tensor::zeros((), DType::F32, &Device::Cpu)?;
-        for (logits, right) in self.said(&batch)? {
+        let said = self.said(&batch)?;
+        let undrawn = f64::from(said.undrawn.to_scalar::<f32>()?);
+        let mut loss = (said.undrawn * DRAWING_WEIGHT)?;
+        for (logits, right) in said.answers {
             loss = (loss + candle_nn::loss::cross_entropy(&logits, &right)?)?;
         }
-        Ok(StepLoss::new(loss, batch.texts.len()))
+        Ok(StepLoss::new(loss, batch.texts.len()).log("undrawn", undrawn))
     }
 
     fn evaluate(&mut self, generator: &mut Generator) -> Result<Vec<(String, f64)>> {
         let batch = self.asker.batch(HELD_OUT, Split::HeldOut, generator);
         let mut all = Tensor::ones(HELD_OUT, DType::F32, &Device::Cpu)?;
         let mut figures = Vec::new();
-        for (name, (logits, right)) in QUESTIONS.iter().zip(self.said(&batch)?) {
+        let said = self.said(&batch)?;
+        for (name, (logits, right)) in QUESTIONS.iter().zip(said.answers) {
             let hits = logits.argmax(D::Minus1)?.eq(&right)?.to_dtype(DType::F32)?;
             all = (all * &hits)?;
             figures.push(((*name).to_string(), f64::from(hits.mean_all()?.to_scalar::<f32>()?)));
         }
+        figures.push(("undrawn".to_string(), f64::from(said.undrawn.to_scalar::<f32>()?)));
         figures.push(("all".to_string(), f64::from(all.mean_all()?.to_scalar::<f32>()?)));
         Ok(figures)
     }
