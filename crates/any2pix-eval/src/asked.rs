@@ -1,6 +1,6 @@
 //! `Asked`: which system is run, under which settings.
 
-use any2pix_agent::{EditSettings, SettingsPatch};
+use any2pix_agent::{Decoder, EditSettings, SettingsPatch};
 use serde_json::{Value, json};
 
 use crate::systems::SystemName;
@@ -53,11 +53,13 @@ impl Asked {
     }
 
     /// The settings in force: the program's, the model's own, then what was asked for. The model's
-    /// own are for its decoder; SDEdit, which uses another, starts from the program's.
+    /// own are for its decoder; SDEdit and inversion, which use another, start from the program's.
     pub fn settings(&self, model: &SettingsPatch) -> Result<EditSettings> {
         let mut settings = EditSettings::default();
-        if self.system != SystemName::SdEdit {
-            model.apply(&mut settings);
+        match self.system {
+            SystemName::SdEdit => {}
+            SystemName::Inversion => settings.decoder = Decoder::Inversion,
+            _ => model.apply(&mut settings),
         }
         self.patch.apply(&mut settings);
         for (weight, asked) in settings.mix.iter_mut().zip(self.mix) {

@@ -247,6 +247,15 @@ impl Suite {
         Ok(Self { root: root.to_path_buf(), items })
     }
 
+    /// Keeps the items that are told in words alone: nothing is referred to but the picture that is
+    /// edited.
+    pub fn only_in_words(&mut self) {
+        self.items.retain(|item| {
+            let files = item.references();
+            files.iter().all(|name| item.base.as_ref() == Some(name))
+        });
+    }
+
     /// SHA-256 over the truth and every file that an item names.
     pub fn fingerprint(&self) -> Result<String> {
         let mut names: Vec<String> = self.items.iter().flat_map(Item::files).collect();
@@ -326,6 +335,26 @@ mod tests {
         suite.limit(5);
         let ids: Vec<_> = suite.items.iter().map(|item| item.id.as_str()).collect();
         assert_eq!(ids, ["0", "1", "2", "8", "9"]);
+    }
+
+    #[test]
+    fn items_in_words_refer_to_nothing_but_what_is_edited() {
+        let told = |id: usize, instruction: &str| Item {
+            instruction: instruction.into(),
+            base: Some("b.png".into()),
+            ..item(id, "add")
+        };
+        let items = vec![
+            told(0, "add a dog to [b.png]"),
+            told(1, "add [dog.png] to [b.png]"),
+            told(2, "night in [b.png], please"),
+            Item { base: None, ..told(3, "paint a cat") },
+            Item { base: None, ..told(4, "paint [cat.ogg]") },
+        ];
+        let mut suite = Suite { root: PathBuf::new(), items };
+        suite.only_in_words();
+        let ids: Vec<_> = suite.items.iter().map(|item| item.id.as_str()).collect();
+        assert_eq!(ids, ["0", "2", "3"]);
     }
 
     #[test]

@@ -62,6 +62,7 @@ impl Bench {
         let parts = Parts {
             pipeline: &self.playroom,
             playroom: Some(&self.playroom),
+            instruct_pix2pix: Some(&self.playroom),
             suite: &self.suite,
             sdedit_strength: 0.6,
         };
@@ -175,10 +176,14 @@ fn baselines_make_edits_of_their_own() {
     let bench = Bench::new();
     let words = bench.named(SystemName::TextOnly);
     assert!(all(&words, "plan_right") > 0.5, "{}", all(&words, "plan_right"));
+    // The model that reads words alone is told the same; here it is the same model.
+    let other = bench.named(SystemName::InstructPix2Pix);
+    assert_eq!(all(&other, "plan_right"), all(&words, "plan_right"));
     let at = |strength: f64| {
         let parts = Parts {
             pipeline: &bench.playroom,
             playroom: Some(&bench.playroom),
+            instruct_pix2pix: None,
             suite: &bench.suite,
             sdedit_strength: strength,
         };

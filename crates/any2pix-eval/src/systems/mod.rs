@@ -103,11 +103,26 @@ pub enum SystemName {
     TextOnly,
     /// The model without its prior.
     NoPrior,
+    /// The model with the published method's decoder, which starts from the inverted source.
+    Inversion,
+    /// Another model, which reads words alone and sees the source.
+    InstructPix2Pix,
 }
 
 impl SystemName {
     /// All, the model first, then floor and ceiling, then what the method is compared with.
-    pub const ALL: [Self; 6] =
+    pub const ALL: [Self; 8] = [
+        Self::Model,
+        Self::Identity,
+        Self::Oracle,
+        Self::SdEdit,
+        Self::TextOnly,
+        Self::NoPrior,
+        Self::Inversion,
+        Self::InstructPix2Pix,
+    ];
+    /// What the model is compared with when nothing else is said: rivals that it is made of.
+    pub const OWN: [Self; 6] =
         [Self::Model, Self::Identity, Self::Oracle, Self::SdEdit, Self::TextOnly, Self::NoPrior];
 
     fn word(self) -> &'static str {
@@ -118,6 +133,8 @@ impl SystemName {
             Self::SdEdit => "sdedit",
             Self::TextOnly => "text-only",
             Self::NoPrior => "no-prior",
+            Self::Inversion => "inversion",
+            Self::InstructPix2Pix => "instruct-pix2pix",
         }
     }
 }
@@ -146,6 +163,8 @@ pub struct Parts<'a> {
     pub pipeline: &'a dyn Pipeline,
     /// The same, where it has a decoder that SDEdit can use.
     pub playroom: Option<&'a Playroom>,
+    /// The model that reads words alone, where it was opened.
+    pub instruct_pix2pix: Option<&'a dyn Pipeline>,
     /// The items.
     pub suite: &'a Suite,
     /// Part of the noise that SDEdit puts the source under.
@@ -157,11 +176,16 @@ impl<'a> Parts<'a> {
     pub fn system(&self, name: SystemName) -> Result<Box<dyn System + 'a>> {
         let Self { pipeline, suite, .. } = *self;
         Ok(match name {
-            SystemName::Model => Box::new(Model(pipeline)),
+            SystemName::Model | SystemName::Inversion => Box::new(Model(pipeline)),
             SystemName::Identity => Box::new(Identity(suite)),
             SystemName::Oracle => Box::new(Oracle(suite)),
             SystemName::TextOnly => Box::new(TextOnly(pipeline)),
             SystemName::NoPrior => Box::new(NoPrior(pipeline)),
+            SystemName::InstructPix2Pix => {
+                let reason = "no model that reads words alone was opened";
+                let words = self.instruct_pix2pix;
+                Box::new(TextOnly(words.ok_or_else(|| EvalError::inapplicable(reason))?))
+            }
             SystemName::SdEdit => {
                 let reason = "SDEdit is made with a decoder of Playroom's kind";
                 let playroom = self.playroom.ok_or_else(|| EvalError::inapplicable(reason))?;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use any2pix_agent::components::Components;
 use any2pix_agent::outcome::precision_name;
 use any2pix_agent::store::{ModelStore, PLAYROOM};
-use any2pix_agent::{OpenOptions, Pipeline, Playroom};
+use any2pix_agent::{EditSettings, OpenOptions, Pipeline, Playroom};
 use any2pix_eval::protocol::Report;
-use any2pix_eval::systems::{Parts, Stored, System};
+use any2pix_eval::systems::{Parts, Stored, System, SystemName};
 use any2pix_eval::{
     Asked, ColourRange, EvalError, Eyes, Harness, Perception, Protocol, Published, Sample, Suite,
     page,
@@ -46,6 +46,13 @@ pub(super) struct BenchArgs {
     /// as the published `compute_metrics.py` does: for comparison with its figures alone.
     #[arg(long)]
     compat_range: bool,
+    /// The model that `instruct-pix2pix` stands for among the systems; it is told in words what
+    /// references show.
+    #[arg(long, value_name = "NAME|DIR", default_value = "playroom-ip2p")]
+    instruct_pix2pix: String,
+    /// Run the items that are told in words alone.
+    #[arg(long)]
+    in_words: bool,
     /// Run this many items, spread over all kinds.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -84,6 +91,19 @@ impl Model {
     }
 }
 
+/// A model beside the one that is measured.
+struct Other {
+    pipeline: Box<dyn Pipeline>,
+    hash: String,
+}
+
+impl Other {
+    fn open(name: &str) -> Result<Self, any2pix_agent::AgentError> {
+        let hash = ModelStore::open(name)?.fingerprint()?;
+        Ok(Self { pipeline: any2pix_agent::open(name, OpenOptions::default())?, hash })
+    }
+}
+
 /// Everything that runs share.
 pub(super) struct Bench<'a> {
     args: &'a BenchArgs,
@@ -91,14 +111,19 @@ pub(super) struct Bench<'a> {
     suite_hash: String,
     model: Model,
     model_hash: String,
+    instruct_pix2pix: Option<Other>,
     eyes: Option<Eyes>,
     published: Published,
 }
 
 impl<'a> Bench<'a> {
-    pub(super) fn open(args: &'a BenchArgs) -> Result<Self, Failure> {
+    /// Opens what runs of these need.
+    pub(super) fn open(args: &'a BenchArgs, asked: &[&Asked]) -> Result<Self, Failure> {
         let mut suite = Suite::open(&args.suite).map_err(failure)?;
         let suite_hash = suite.fingerprint().map_err(failure)?;
+        if args.in_words {
+            suite.only_in_words();
+        }
         if let Some(limit) = args.limit {
             suite.limit(limit);
         }
@@ -106,6 +131,9 @@ impl<'a> Bench<'a> {
         let model = Model::open(&args.model).map_err(of_model)?;
         let store = ModelStore::open(&args.model).map_err(of_model)?;
         let model_hash = store.fingerprint().map_err(of_model)?;
+        let is_other = |asked: &&Asked| asked.system == SystemName::InstructPix2Pix;
+        let other = asked.iter().any(is_other).then(|| Other::open(&args.instruct_pix2pix));
+        let instruct_pix2pix = other.transpose().map_err(of_model)?;
         let eyes = eyes(args)?;
         let range = match args.compat_range {
             true => ColourRange::Signed,
@@ -113,19 +141,32 @@ impl<'a> Bench<'a> {
         };
         let published = Published::open(args.metrics_model.as_deref()).map_err(failure)?;
         let published = published.with_range(range);
-        Ok(Self { args, suite, suite_hash, model, model_hash, eyes, published })
+        let bench =
+            Self { args, suite, suite_hash, model, model_hash, instruct_pix2pix, eyes, published };
+        asked.iter().try_for_each(|asked| bench.check(asked))?;
+        Ok(bench)
     }
 
     /// Whether what is asked for could be run.
-    pub(super) fn check(&self, asked: &Asked) -> Result<(), Failure> {
+    fn check(&self, asked: &Asked) -> Result<(), Failure> {
         self.system(asked).map_err(failure)?;
-        asked.settings(self.model.pipeline().settings()).map(drop).map_err(failure)
+        self.settings(asked).map(drop).map_err(failure)
+    }
+
+    /// What is in force for a system: its own model's settings, and what was asked for.
+    fn settings(&self, asked: &Asked) -> Result<EditSettings, EvalError> {
+        let other = self.instruct_pix2pix.as_ref();
+        match other.filter(|_| asked.system == SystemName::InstructPix2Pix) {
+            Some(other) => asked.settings(other.pipeline.settings()),
+            None => asked.settings(self.model.pipeline().settings()),
+        }
     }
 
     fn system(&self, asked: &Asked) -> Result<Box<dyn System + '_>, EvalError> {
         let parts = Parts {
             pipeline: self.model.pipeline(),
             playroom: self.model.playroom(),
+            instruct_pix2pix: self.instruct_pix2pix.as_ref().map(|other| other.pipeline.as_ref()),
             suite: &self.suite,
             sdedit_strength: asked.sdedit_strength,
         };
@@ -140,7 +181,12 @@ impl<'a> Bench<'a> {
         printer: &Printer,
     ) -> Result<Report, EvalError> {
         let system = self.system(asked)?;
-        let model = json!({ "name": self.args.model, "sha256": self.model_hash });
+        let other = self.instruct_pix2pix.as_ref();
+        let (name, hash) = match other.filter(|_| asked.system == SystemName::InstructPix2Pix) {
+            Some(other) => (&self.args.instruct_pix2pix, &other.hash),
+            None => (&self.args.model, &self.model_hash),
+        };
+        let model = json!({ "name": name, "sha256": hash });
         self.measure(system.as_ref(), asked, json!({ "model": model }), out, printer)
     }
 
@@ -176,7 +222,7 @@ impl<'a> Bench<'a> {
             suite: &self.suite,
             eyes: self.eyes.as_ref().map(|eyes| eyes as &dyn Perception),
             published: Some(&self.published),
-            settings: asked.settings(self.model.pipeline().settings())?,
+            settings: self.settings(asked)?,
             raw: !self.args.no_raw,
         };
         let eyes = self.eyes.as_ref().map(|eyes| eyes.fingerprint().to_string());

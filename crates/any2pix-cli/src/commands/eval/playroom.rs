@@ -16,7 +16,8 @@ use crate::printer::Printer;
 pub(super) struct Args {
     #[command(flatten)]
     bench: BenchArgs,
-    /// What makes the edits: model, identity, oracle, sdedit, text-only or no-prior.
+    /// What makes the edits: model, identity, oracle, sdedit, text-only, no-prior, inversion or
+    /// instruct-pix2pix.
     #[arg(long, value_name = "NAME", default_value = "model", value_parser = system)]
     system: SystemName,
     /// Make no edit: measure the pictures in this folder, which another system made and which are
@@ -32,9 +33,8 @@ pub(super) fn system(text: &str) -> Result<SystemName, String> {
 }
 
 pub(super) fn run(args: &Args, printer: &Printer) -> Result<Exit, Failure> {
-    let bench = Bench::open(&args.bench)?;
     let asked = Asked { system: args.system, ..args.settings.asked() };
-    bench.check(&asked)?;
+    let bench = Bench::open(&args.bench, &[&asked])?;
     let report = match &args.outputs {
         Some(outputs) => bench.run_stored(outputs, &asked, printer),
         None => bench.run(&asked, &args.bench.out, printer),

@@ -21,7 +21,8 @@ pub(super) struct Args {
     /// `sdedit_strength=0.3:0.9:0.1`. Several span a grid.
     #[arg(long, value_name = "AXIS", required = true)]
     over: Vec<String>,
-    /// What makes the edits: model, identity, oracle, sdedit, text-only or no-prior.
+    /// What makes the edits: model, identity, oracle, sdedit, text-only, no-prior, inversion or
+    /// instruct-pix2pix.
     #[arg(long, value_name = "NAME", default_value = "model", value_parser = system)]
     system: SystemName,
     #[command(flatten)]
@@ -32,9 +33,10 @@ pub(super) struct Args {
 pub(super) struct BaselinesArgs {
     #[command(flatten)]
     bench: BenchArgs,
-    /// Which systems, in which order.
+    /// Which systems, in which order; `inversion` is the model with the published method's decoder,
+    /// `instruct-pix2pix` another model.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = system,
-        default_values_t = SystemName::ALL)]
+        default_values_t = SystemName::OWN)]
     systems: Vec<SystemName>,
     #[command(flatten)]
     settings: SettingsArgs,
@@ -61,10 +63,7 @@ fn every_point(
     printer: &Printer,
 ) -> Result<Exit, Failure> {
     let points = grid(axes, asked).map_err(failure)?;
-    let bench = Bench::open(args)?;
-    for point in &points {
-        bench.check(&point.asked)?;
-    }
+    let bench = Bench::open(args, &points.iter().map(|point| &point.asked).collect::<Vec<_>>())?;
     let mut runs: Vec<(Point, Vec<Sample>)> = Vec::new();
     let total = points.len();
     for (index, point) in points.into_iter().enumerate() {
