@@ -274,21 +274,21 @@ fn one_file_of_original_names_edits_with_its_averaged_weights() {
     assert!(error.to_string().contains("control_model.zero.bias"), "{error}");
 }
 
-/// A model that knows differences, with the codec and the tokenizer of the embedded one; the
-/// UNet's last layer is `scale` loud.
-fn of_differences(scale: f64) -> tempfile::TempDir {
+/// A model with gates, and with the codec and the tokenizer of the embedded one; what it paints is
+/// noise, and its gates are open by the sigmoid of `opening`.
+fn gated(opening: f32) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     let playroom = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/playroom");
     let index = json!({
-        "_class_name": "StableDiffusionInstructPix2PixPipeline", "difference": true,
+        "_class_name": "StableDiffusionInstructPix2PixPipeline",
         "places": {
             "vae": format!("{playroom}/vae"),
             "tokenizer": format!("{playroom}/llm/tokenizer.json"),
         },
     });
     write(&root.join("model_index.json"), index.to_string().as_bytes());
-    let unet = json!({"in_channels": 32, "out_channels": 16, "block_out_channels": [8, 8],
+    let unet = json!({"in_channels": 32, "out_channels": 32, "block_out_channels": [8, 8],
         "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
         "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"], "layers_per_block": 1,
         "attention_head_dim": 2, "cross_attention_dim": 8, "norm_num_groups": 4});
@@ -297,12 +297,12 @@ fn of_differences(scale: f64) -> tempfile::TempDir {
     });
     let weights = root.join("unet").join(DIFFUSERS);
     let mut tensors = candle_core::safetensors::load(&weights, &Device::Cpu).unwrap();
-    for name in ["conv_out.weight", "conv_out.bias"] {
-        if let Some(tensor) = tensors.get_mut(name) {
-            let drawn = Generator::new(7).randn(tensor.shape(), &Device::Cpu).unwrap();
-            *tensor = (drawn * scale).unwrap();
-        }
-    }
+    let painted = Generator::new(7).randn((16, 8, 3, 3), &Device::Cpu).unwrap();
+    let gates = painted.zeros_like().unwrap();
+    let weight = Tensor::cat(&[painted, gates], 0).unwrap();
+    let bias = [[0.0; 16], [opening; 16]].concat();
+    tensors.insert("conv_out.weight".into(), weight);
+    tensors.insert("conv_out.bias".into(), Tensor::new(bias, &Device::Cpu).unwrap());
     candle_core::safetensors::save(&tensors, &weights).unwrap();
     let mut text = text_config(8);
     for (key, value) in [("vocab_size", 1792), ("max_position_embeddings", 40)] {
@@ -320,9 +320,9 @@ fn of_differences(scale: f64) -> tempfile::TempDir {
 }
 
 #[test]
-fn a_network_of_differences_that_says_nothing_keeps_every_pixel() {
-    let made = |scale: f64, compose: bool| {
-        let dir = of_differences(scale);
+fn a_network_whose_gates_are_shut_keeps_every_pixel() {
+    let made = |opening: f32, compose: bool| {
+        let dir = gated(opening);
         let pipeline = model(dir.path()).unwrap();
         let change = |s: &mut EditSettings| {
             let size = [128, 128];
@@ -333,12 +333,12 @@ fn a_network_of_differences_that_says_nothing_keeps_every_pixel() {
         let source = image::open(dir.path().join("park.png")).unwrap().to_rgb8();
         (source, outcome)
     };
-    let (source, outcome) = made(0.0, true);
+    let (source, outcome) = made(-40.0, true);
     assert_eq!(outcome.image.to_rgb8(), source);
     assert!(outcome.plan.subjects.is_empty());
-    let (source, outcome) = made(0.0, false);
+    let (source, outcome) = made(-40.0, false);
     assert_ne!(outcome.image.to_rgb8(), source, "the codec's own picture");
-    let (source, outcome) = made(1.0, true);
+    let (source, outcome) = made(2.0, true);
     assert_ne!(outcome.image.to_rgb8(), source);
     let changed = outcome.plan.subjects.first().unwrap();
     assert_eq!((changed.role.as_str(), changed.name.as_str()), ("change", ""));

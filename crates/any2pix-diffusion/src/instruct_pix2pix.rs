@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 use crate::autoencoder::Autoencoder;
 use crate::denoise::NoisePredictor;
 use crate::guidance::PictureTextGuidance;
-use crate::schedulers::{PredictionType, SchedulerConfig, SigmaInterpolation};
+use crate::schedulers::{SchedulerConfig, SigmaInterpolation};
 use crate::unet::{Context, UNetConditions};
 
 /// The latents of the picture that is edited: the codec's mean, **not** multiplied with its
@@ -37,68 +37,28 @@ pub struct SourceChannels<P> {
     pub predictor: P,
     /// `(3b, c, h, w)`: the source twice, then zeros.
     source: Tensor,
-    /// Whether the network knows differences instead of pictures.
-    difference: Option<Difference>,
 }
 
 impl<P: NoisePredictor> NoisePredictor for SourceChannels<P> {
     fn predict(&self, sample: &Tensor, timestep: f64) -> Result<Tensor> {
-        let of_network = |sample: &Tensor| {
-            self.predictor.predict(&Tensor::cat(&[sample, &self.source], 1)?, timestep)
-        };
-        match &self.difference {
-            None => of_network(sample),
-            Some(difference) => {
-                let output = of_network(&difference.of(sample, &self.source, timestep)?)?;
-                difference.with_source(output, &self.source, timestep)
-            }
-        }
+        let input = Tensor::cat(&[sample, &self.source], 1)?;
+        laid_over(self.predictor.predict(&input, timestep)?, &self.source)
     }
 }
 
-/// A network that was trained on what the edit adds to the source's latents: its sample is the
-/// noised difference, its prediction is about the difference. One that says nothing keeps the
-/// source; without a source (zeros) it is the plain model.
-#[derive(Clone, Debug)]
-pub struct Difference {
-    alphas_cumprod: Vec<f64>,
-    prediction_type: PredictionType,
-}
-
-impl Difference {
-    /// Under the noise schedule that the network was trained with.
-    pub fn new(scheduler: &SchedulerConfig) -> Self {
-        let alphas_cumprod = scheduler.alphas_cumprod();
-        Self { alphas_cumprod, prediction_type: scheduler.prediction_type }
+/// What a network predicts that says what an edit puts down and how much of that shows: its output
+/// has the sample's channels twice, first the picture, then a gate before its sigmoid. Where the
+/// gate is shut the source stays. A network that has the sample's channels once is left alone.
+///
+/// # Shapes
+/// `output` `(b, c or 2c, h, w)`, `source` `(b, c, h, w)` → `(b, c, h, w)`.
+pub fn laid_over(output: Tensor, source: &Tensor) -> Result<Tensor> {
+    if output.dim(1)? != 2 * source.dim(1)? {
+        return Ok(output);
     }
-
-    /// √ᾱ and √(1-ᾱ).
-    fn scales(&self, timestep: f64) -> (f64, f64) {
-        let last = self.alphas_cumprod.len().saturating_sub(1);
-        let index = (timestep.round().max(0.0) as usize).min(last);
-        let alpha = self.alphas_cumprod.get(index).copied().unwrap_or(1.0);
-        (alpha.sqrt(), (1.0 - alpha).max(0.0).sqrt())
-    }
-
-    /// The noised difference in a noised picture.
-    ///
-    /// # Shapes
-    /// `sample`, `source` `(b, c, h, w)` → the same.
-    fn of(&self, sample: &Tensor, source: &Tensor, timestep: f64) -> Result<Tensor> {
-        sample - (source * self.scales(timestep).0)?
-    }
-
-    /// What is predicted of the picture when `output` is predicted of the difference.
-    ///
-    /// # Shapes
-    /// `output`, `source` `(b, c, h, w)` → the same.
-    fn with_source(&self, output: Tensor, source: &Tensor, timestep: f64) -> Result<Tensor> {
-        match self.prediction_type {
-            PredictionType::Epsilon => Ok(output),
-            PredictionType::Sample => output + source,
-            PredictionType::VPrediction => output - (source * self.scales(timestep).1)?,
-        }
-    }
+    let halves = output.chunk(2, 1)?;
+    let gate = candle_nn::ops::sigmoid(&halves[1])?;
+    source + (gate * (&halves[0] - source)?)?
 }
 
 /// How firmly text and picture are followed; 1 is no guidance.
@@ -111,16 +71,15 @@ pub struct Scales {
 }
 
 /// The guided predictor. `predictor` is conditioned on [`conditions`]; `source` is of
-/// [`source_latents`], `(b, c, h, w)`; `difference` is for networks trained on differences.
+/// [`source_latents`], `(b, c, h, w)`.
 pub fn guided<P: NoisePredictor>(
     predictor: P,
     source: &Tensor,
     scales: Scales,
-    difference: Option<Difference>,
 ) -> Result<PictureTextGuidance<SourceChannels<P>>> {
     let source = Tensor::cat(&[source, source, &source.zeros_like()?], 0)?;
     Ok(PictureTextGuidance {
-        predictor: SourceChannels { predictor, source, difference },
+        predictor: SourceChannels { predictor, source },
         text_scale: scales.text,
         picture_scale: scales.picture,
     })
@@ -186,5 +145,18 @@ mod tests {
             assert_eq!(painted_size(size, 512), painted, "{size:?}");
         }
         assert_eq!(painted_size((100, 70), 64), (64, 64));
+    }
+
+    #[test]
+    fn a_shut_gate_keeps_the_source_and_an_open_one_shows_the_picture() {
+        let device = candle_core::Device::Cpu;
+        let source =
+            Tensor::new(&[3f32, 3.0, 3.0], &device).unwrap().reshape((1, 3, 1, 1)).unwrap();
+        let output = Tensor::new(&[7f32, 7.0, 7.0, -50.0, 0.0, 50.0], &device).unwrap();
+        let output = output.reshape((1, 6, 1, 1)).unwrap();
+        let seen = laid_over(output, &source).unwrap().flatten_all().unwrap();
+        assert_eq!(seen.to_vec1::<f32>().unwrap(), [3.0, 5.0, 7.0]);
+        let plain = laid_over(source.clone(), &source).unwrap().flatten_all().unwrap();
+        assert_eq!(plain.to_vec1::<f32>().unwrap(), [3.0; 3]);
     }
 }

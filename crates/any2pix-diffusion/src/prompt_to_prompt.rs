@@ -7,6 +7,7 @@ use candle_core::{Result, Tensor};
 
 use crate::denoise::{Flow, NoisePredictor, NoiseSource, Progress, denoise};
 use crate::guidance::guide;
+use crate::instruct_pix2pix::laid_over;
 use crate::schedulers::Scheduler;
 use crate::unet::{AttentionControl, Context, UNet2DConditionModel, UNetConditions};
 
@@ -89,15 +90,16 @@ impl NoisePredictor for PairPredictor<'_> {
         let (b, c, h, w) = sample.dims4()?;
         // A UNet that edits has channels for a source: none is given.
         let others = self.unet.config().in_channels.saturating_sub(c);
-        let sample = Tensor::cat(&[sample, sample], 0)?;
-        let sample = match others {
-            0 => sample,
+        let both = Tensor::cat(&[sample, sample], 0)?;
+        let input = match others {
+            0 => both.clone(),
             _ => {
-                let zeros = Tensor::zeros((2 * b, others, h, w), sample.dtype(), sample.device())?;
-                Tensor::cat(&[&sample, &zeros], 1)?
+                let zeros = Tensor::zeros((2 * b, others, h, w), both.dtype(), both.device())?;
+                Tensor::cat(&[&both, &zeros], 1)?
             }
         };
-        let all = self.unet.forward(&sample, &vec![timestep; 2 * b], conditions)?;
+        let all = self.unet.forward(&input, &vec![timestep; 2 * b], conditions)?;
+        let all = laid_over(all, &both.zeros_like()?)?;
         let halves = all.chunk(2, 0)?;
         guide(&halves[0], &halves[1], self.guidance_scale)
     }

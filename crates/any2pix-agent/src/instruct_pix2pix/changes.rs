@@ -1,4 +1,4 @@
-//! `Changes`: where a model that knows differences made one.
+//! `Changes`: where a model that keeps the source elsewhere put something.
 
 use image::RgbImage;
 

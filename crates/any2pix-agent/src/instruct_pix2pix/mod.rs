@@ -126,7 +126,6 @@ impl InstructPix2Pix {
     ) -> Result<Tensor, AgentError> {
         let unet = run.stage(Stage::Load, |_| self.parts.unet())?;
         let class_name = Some(settings.sampler.class_name().to_string());
-        let difference = self.parts.difference()?;
         let config = reference_scheduler(self.parts.scheduler()?);
         let config = SchedulerConfig { class_name, ..config };
         let scheduler =
@@ -136,7 +135,7 @@ impl InstructPix2Pix {
             let mut work = || -> TensorResult<Tensor> {
                 let scales = Scales { text: settings.guidance, picture: settings.image_guidance };
                 let predictor = ConditionedUNet { unet: &unet, conditions: conditions.clone() };
-                let guided = guided(predictor, source, scales, difference.clone())?;
+                let guided = guided(predictor, source, scales)?;
                 // One source for the start and for every step, in order.
                 let mut chance = Generator::new(settings.seed).fork("noise");
                 let start = (chance.randn_like(source)? * scheduler.init_noise_sigma())?;
@@ -156,8 +155,8 @@ impl InstructPix2Pix {
         to_pixels(&*self.parts.codec()?, latents, Stage::Decode)
     }
 
-    /// What was painted, at the source's size. A model that knows differences says where it made
-    /// one, which the report gets; when composing is wanted, the rest stays the source's own.
+    /// What was painted, at the source's size. A model with gates says where it changed something,
+    /// which the report gets; when composing is wanted, the rest stays the source's own.
     fn at_source_size(
         &self,
         (source, latents, canvas): (&RgbImage, &Tensor, &Canvas),
@@ -166,7 +165,7 @@ impl InstructPix2Pix {
         report: &mut PlanReport,
     ) -> Result<RgbImage, AgentError> {
         let is_whole = settings.compat == Compat::Repaired;
-        if is_whole && self.parts.difference()?.is_some() {
+        if is_whole && self.parts.is_gated()? {
             let changes = Changes::between(self.decode(latents)?, painted.clone());
             report.subjects.extend(changes.subject(source.dimensions()));
             if settings.compose {

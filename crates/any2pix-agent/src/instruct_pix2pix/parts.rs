@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use any2pix_diffusion::instruct_pix2pix::Difference;
 use any2pix_diffusion::ldm_names::{LdmParts, early_codec_name};
-use any2pix_diffusion::schedulers::SchedulerConfig;
+use any2pix_diffusion::schedulers::{PredictionType, SchedulerConfig};
 use any2pix_diffusion::{
     Autoencoder, AutoencoderKL, AutoencoderKLConfig, PatchCodec, TiledAutoencoder, Tiling,
-    UNet2DConditionModel, UNet2DConditionModelConfig,
+    UNet2DConditionModel, UNet2DConditionModelConfig, as_read,
 };
 use any2pix_encoders::EncoderError;
 use any2pix_encoders::clip_text::{ClipTextConfig, ClipTextModel};
@@ -80,9 +79,6 @@ struct Index {
     /// Places of parts that do not lie in a folder of their name, seen from the model's.
     #[serde(default)]
     places: BTreeMap<String, String>,
-    /// Whether the network knows differences from the source instead of pictures.
-    #[serde(default)]
-    difference: bool,
     /// How pairs of captions are painted, where that differs from edits and from the published.
     #[serde(default)]
     pairs: PairsPatch,
@@ -241,34 +237,42 @@ impl Parts {
         Tensor::from_vec(ids, shape, &Device::Cpu).map_err(AgentError::compute(Stage::Prompt))
     }
 
-    /// The codec.
+    /// The codec, as the UNet reads its latents.
     pub(super) fn codec(&self) -> Result<Box<dyn Autoencoder>, AgentError> {
+        let UNet2DConditionModelConfig { in_channels, .. } = self.config("unet")?;
         let class: Value = self.config("vae")?;
         let weights = self.weights("vae")?;
         let builder = weights.builder(DType::F32, &Device::Cpu);
         let codec: Box<dyn Autoencoder> = if class["_class_name"] == "PatchCodec" {
             let codec = PatchCodec::load(builder, &self.config("vae")?).map_err(misfit("vae"))?;
-            Box::new(TiledAutoencoder::new(codec, Tiling::default()))
+            as_read(TiledAutoencoder::new(codec, Tiling::default()), in_channels)
         } else {
             let config: AutoencoderKLConfig = self.config("vae")?;
             let codec = AutoencoderKL::load(builder, &config).map_err(misfit("vae"))?;
-            Box::new(TiledAutoencoder::new(codec, Tiling::default()))
+            as_read(TiledAutoencoder::new(codec, Tiling::default()), in_channels)
         };
         weights.finish(&[]).map_err(AgentError::weights("vae"))?;
         Ok(codec)
     }
 
-    /// How the network's differences are read, if it knows differences.
-    pub(super) fn difference(&self) -> Result<Option<Difference>, AgentError> {
-        let scheduler = self.scheduler()?;
-        Ok(self.index.difference.then(|| Difference::new(&scheduler)))
+    /// Whether the network says where it puts something, and keeps the source elsewhere: beside
+    /// channels for the source it has a gate for each channel of the sample.
+    pub(super) fn is_gated(&self) -> Result<bool, AgentError> {
+        let config: UNet2DConditionModelConfig = self.config("unet")?;
+        let is_gated = config.in_channels == config.out_channels;
+        if is_gated && self.scheduler()?.prediction_type != PredictionType::Sample {
+            let reason = "must predict the `sample`, as the UNet's gates lie over pictures";
+            return Err(self.store.bad(SCHEDULER, &reason));
+        }
+        Ok(is_gated)
     }
 
     /// The UNet, which must have channels for the source.
     pub(super) fn unet(&self) -> Result<UNet2DConditionModel, AgentError> {
         let config: UNet2DConditionModelConfig = self.config("unet")?;
         let wanted = 2 * config.out_channels;
-        self.load_unet(&config, config.in_channels == wanted, &wanted)
+        let fits = config.in_channels == wanted || self.is_gated()?;
+        self.load_unet(&config, fits, &wanted)
     }
 
     /// The UNet, which may have channels for a source.

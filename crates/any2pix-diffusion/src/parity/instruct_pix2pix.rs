@@ -69,7 +69,7 @@ pub(super) fn diffusers(case: &GoldenCase, text: TextEncoder) -> Result<Outputs,
         text: scalar(case, "guidance_scale")?,
         picture: scalar(case, "image_guidance_scale")?,
     };
-    let guided = guided(predictor, &source, scales, None)?;
+    let guided = guided(predictor, &source, scales)?;
     let start = (case.input("latents")? * sampler.init_noise_sigma())?;
     let mut noise = RecordedNoise { noise: case.input("step_noise")?, next: 0 };
     let latents = denoise(&guided, &sampler, start, 0, &mut noise, |_| Flow::Continue)?;
@@ -172,7 +172,7 @@ pub(super) fn original(case: &GoldenCase, text: TextEncoder) -> Result<Outputs, 
     let conditions = conditions(&prompt, &null)?;
     let predictor = Recorded::new(ConditionedUNet { unet: &unet, conditions });
     let scales = Scales { text: scalar(case, "cfg_text")?, picture: scalar(case, "cfg_image")? };
-    let guided = guided(predictor, &source, scales, None)?;
+    let guided = guided(predictor, &source, scales)?;
     let start = (case.input("start_noise")? * sampler.init_noise_sigma())?;
     let mut trajectory = vec![start.clone()];
     let mut noise = RecordedNoise { noise: case.input("step_noise")?, next: 0 };

@@ -15,7 +15,7 @@ use any2pix_nn::{Conv2d, GroupNorm, Linear, ops};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-pub use attention_control::AttentionControl;
+pub use attention_control::{AttentionControl, AttentionStore, CrossAttention};
 pub use config::{PerBlock, UNet2DConditionModelConfig};
 pub use transformer_2d::{Context, ImagePrompt};
 

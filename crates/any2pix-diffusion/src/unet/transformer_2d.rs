@@ -6,7 +6,7 @@ use any2pix_nn::{Conv2d, GroupNorm, LayerNorm, Linear, ops};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::attention_control::{AttentionControl, Maps};
+use super::attention_control::{AttentionControl, CrossAttention, Maps};
 
 /// What cross-attention looks at.
 #[derive(Clone, Debug)]
@@ -91,6 +91,10 @@ impl Attention {
         if let Some(maps) = maps {
             (q, k) = (maps.of(&q)?, maps.of(&k)?);
         }
+        if let Some(store) = context.and_then(|c| c.control.as_ref()?.store()) {
+            let (queries, keys) = (q.clone(), k.clone());
+            store.keep(CrossAttention { queries, keys, heads: self.heads });
+        }
         let mut attended = self.attend(&q, &k, &v)?;
         if let (Some(image), Some(prompt)) =
             (&self.image, context.and_then(|c| c.image_prompt.as_ref()))
@@ -151,7 +155,7 @@ impl BasicTransformerBlock {
 
     fn forward(&self, hidden_states: &Tensor, context: &Context) -> Result<Tensor> {
         let control = context.control.as_ref();
-        let to_self = control.map(AttentionControl::self_attention);
+        let to_self = control.and_then(AttentionControl::self_attention);
         let across = control.and_then(AttentionControl::cross_attention);
         let normed = self.norm1.forward(hidden_states)?;
         let hidden_states = ops::add(hidden_states, &self.attn1.forward(&normed, None, to_self)?)?;
@@ -280,6 +284,7 @@ mod tests {
     use any2pix_nn::{Generator, Parameters};
     use candle_core::{D, Device};
 
+    use super::super::attention_control::AttentionStore;
     use super::*;
 
     const WIDTH: usize = 8;
@@ -326,7 +331,7 @@ mod tests {
             let control = AttentionControl::new(&[0, 0, 2, 2], true).unwrap();
             let run = |maps| values(&attention.forward(&x, context.as_ref(), maps).unwrap());
             let replaced = run(control.cross_attention());
-            assert_eq!(replaced, run(Some(control.self_attention())));
+            assert_eq!(replaced, run(control.self_attention()));
             let plain = run(None);
             let own = AttentionControl::new(&[0, 1, 2, 3], true).unwrap();
             assert_eq!(run(own.cross_attention()), plain, "one's own map is no change");
@@ -342,5 +347,30 @@ mod tests {
         }
         let control = AttentionControl::new(&[0, 0, 2, 2], false).unwrap();
         assert!(control.cross_attention().is_none());
+    }
+
+    #[test]
+    fn a_watched_map_is_the_one_that_mixes_the_values() {
+        let mut generator = Generator::new(4);
+        let x = generator.randn((4, 6, WIDTH), &Device::Cpu).unwrap();
+        let tokens = generator.randn((4, 5, 4), &Device::Cpu).unwrap();
+        let vb = Parameters::new(1).builder(&Device::Cpu);
+        let attention = Attention::load(vb, WIDTH, 4, HEADS).unwrap();
+        let store = AttentionStore::default();
+        let control = Some(AttentionControl::watched_by(store.clone()));
+        let context =
+            Context { encoder_hidden_states: tokens.clone(), image_prompt: None, control };
+        let output = values(&attention.forward(&x, Some(&context), None).unwrap());
+        let [watched] = <[_; 1]>::try_from(store.take()).unwrap();
+        assert!(store.take().is_empty());
+        assert_eq!(watched.positions().unwrap(), 6);
+        let map = watched.log_probabilities().unwrap().exp().unwrap();
+        let v = attention.to_v.forward(&tokens).unwrap();
+        let v = v.reshape((4, 5, HEADS, WIDTH / HEADS)).unwrap().transpose(1, 2).unwrap();
+        let mixed = map.matmul(&v.contiguous().unwrap()).unwrap().transpose(1, 2).unwrap();
+        let mixed = mixed.contiguous().unwrap().reshape(x.shape()).unwrap();
+        let expected = values(&attention.to_out.forward(&mixed).unwrap());
+        let far = output.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(far < 1e-5, "{far}");
     }
 }

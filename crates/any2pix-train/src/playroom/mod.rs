@@ -28,7 +28,7 @@ pub mod synth;
 mod tests;
 pub mod world;
 
-pub use compose::{Manner, SQUARE};
+pub use compose::{Manner, SQUARE, square_of};
 pub use error::{PlayroomError, Result};
 pub use place::Place;
 pub use prepare::prepare;

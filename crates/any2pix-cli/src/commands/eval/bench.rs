@@ -215,6 +215,9 @@ impl<'a> Bench<'a> {
         about["system"] = if is_made { asked.about() } else { json!({ "name": "outputs" }) };
         about["suite"] = json!({ "sha256": self.suite_hash });
         about["precision"] = json!(precision_name(ops::precision()));
+        if self.args.in_words {
+            about["in_words"] = json!(true);
+        }
         if self.args.compat_range {
             about["compat_range"] = json!(true);
         }

@@ -49,6 +49,12 @@ fn in_square(picture: &RgbaImage, largest: u32) -> BBox {
     BBox { x: (SQUARE - width) / 2, y: SQUARE - height, width, height }
 }
 
+/// The corner of the square that a drawing at `bbox` stands in.
+pub fn square_of(bbox: &BBox) -> (u32, u32) {
+    let left = bbox.x.saturating_sub(SQUARE.saturating_sub(bbox.width) / 2);
+    (left, (bbox.y + bbox.height).saturating_sub(SQUARE))
+}
+
 /// A cut-out in its square, the rest of which is clear.
 pub(in crate::playroom) fn drawn(picture: &RgbaImage, largest: u32) -> RgbaImage {
     let BBox { x, y, width, height } = in_square(picture, largest);
@@ -123,5 +129,22 @@ impl Composer<'_> {
             None => free_place(scene, &inside, usual_middle(entry.habitat, place)),
         };
         Placed::new((pick.concept, pick.sprite), picture, bbox)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_square_is_found_again_from_what_stands_in_it() {
+        for (width, height, largest) in [(30, 90, 30), (80, 20, 90), (64, 63, 51)] {
+            let inside = in_square(&RgbaImage::new(width, height), largest);
+            assert!(inside.width.max(inside.height) >= SMALLEST);
+            for corner in [(0, 0), (16, 48), (64, 64)] {
+                let bbox = in_scene(&inside, (corner.0 as f32, corner.1 as f32));
+                assert_eq!(square_of(&bbox), corner);
+            }
+        }
     }
 }

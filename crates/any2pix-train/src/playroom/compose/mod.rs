@@ -23,7 +23,7 @@ use super::world::{BackgroundEntry, ConceptEntry, World};
 use super::{catalogue::Habitat, quality, raster};
 
 pub(super) use manner::drawn;
-pub use manner::{Manner, SQUARE};
+pub use manner::{Manner, SQUARE, square_of};
 
 /// How often each kind is drawn when none is asked for, in the order of [`Kind::ALL`].
 const WEIGHTS: [usize; 10] = [24, 18, 18, 12, 6, 4, 6, 3, 7, 2];

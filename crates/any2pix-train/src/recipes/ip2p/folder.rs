@@ -87,7 +87,12 @@ impl Folder {
         let prompt: Prompt = component::json(&folder.join("prompt.json"))?;
         let flip = split == Split::Train && generator.chance(0.5);
         let picture = |which: u32| self.picture(&folder.join(format!("{seed}_{which}.jpg")), flip);
-        Ok(Pair { source: Some(picture(0)?), target: picture(1)?, text: prompt.edit })
+        Ok(Pair {
+            source: Some(picture(0)?),
+            target: picture(1)?,
+            text: prompt.edit,
+            drawn_at: None,
+        })
     }
 
     fn picture(&self, path: &Path, flip: bool) -> Result<RgbImage> {

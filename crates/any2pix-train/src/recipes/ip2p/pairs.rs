@@ -12,7 +12,7 @@ use super::{Words, drawings};
 use crate::Result;
 use crate::playroom::recipe::difference;
 use crate::playroom::splits::Split;
-use crate::playroom::{Kind, Manner, World};
+use crate::playroom::{Kind, Manner, Sample, World, square_of};
 use crate::recipes::component;
 use crate::recipes::pictures::to_tensor;
 
@@ -38,6 +38,8 @@ pub(super) struct Pair {
     pub(super) source: Option<RgbImage>,
     pub(super) target: RgbImage,
     pub(super) text: String,
+    /// The corner of the square where a drawing that the text tells stands, pixels.
+    pub(super) drawn_at: Option<(u32, u32)>,
 }
 
 /// Pairs as tensors.
@@ -51,6 +53,8 @@ pub(super) struct Batch {
     /// Where they differ, `(b, 1, h, w)`, 0 or 1; nowhere without a source.
     pub(super) changed: Tensor,
     pub(super) texts: Vec<String>,
+    /// Where what is told stands.
+    pub(super) drawn_at: Vec<Option<(u32, u32)>>,
 }
 
 impl Batch {
@@ -72,6 +76,7 @@ impl Batch {
             has_source: pairs.iter().map(|pair| pair.source.is_some()).collect(),
             target: to_tensor(pairs.iter().map(|pair| &pair.target))?,
             changed: Tensor::stack(&changed, 0)?,
+            drawn_at: pairs.iter().map(|pair| pair.drawn_at).collect(),
             texts: pairs.into_iter().map(|pair| pair.text).collect(),
         })
     }
@@ -114,7 +119,8 @@ impl Pairs {
                 let kind = draw_kind(kinds, generator);
                 let sample = world.sample_in(manner, generator, split, kind);
                 let text = words.of(&sample);
-                Ok(Pair { source: Some(sample.source), target: sample.target, text })
+                let drawn_at = drawn_at(&sample);
+                Ok(Pair { source: Some(sample.source), target: sample.target, text, drawn_at })
             }
         }
     }
@@ -124,6 +130,11 @@ impl Pairs {
         let Self::World(composed) = self else { return None };
         let Composed { world, manner, .. } = &**composed;
         let sample = world.sample_in(manner, generator, split, Kind::Generate);
-        Some(Pair { source: None, target: sample.target, text: sample.caption })
+        let drawn_at = drawn_at(&sample);
+        Some(Pair { source: None, target: sample.target, text: sample.caption, drawn_at })
     }
+}
+
+fn drawn_at(sample: &Sample) -> Option<(u32, u32)> {
+    sample.wanted.first().map(|slot| square_of(&slot.bbox))
 }

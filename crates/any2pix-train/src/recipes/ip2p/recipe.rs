@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use any2pix_diffusion::denoise::{Flow, denoise};
 use any2pix_diffusion::draft::to_latent_mask;
-use any2pix_diffusion::instruct_pix2pix::{Difference, Scales, conditions, guided, source_latents};
+use any2pix_diffusion::instruct_pix2pix::{Scales, conditions, guided, laid_over, source_latents};
 use any2pix_diffusion::schedulers::{DDIMScheduler, PredictionType, SchedulerConfig};
-use any2pix_diffusion::unet::{ConditionedUNet, Context, UNetConditions};
-use any2pix_diffusion::{
-    Autoencoder, PatchCodec, UNet2DConditionModel, UNet2DConditionModelConfig,
+use any2pix_diffusion::unet::{
+    AttentionControl, AttentionStore, ConditionedUNet, Context, UNetConditions,
 };
+use any2pix_diffusion::{Autoencoder, UNet2DConditionModel, UNet2DConditionModelConfig, as_read};
 use any2pix_encoders::clip_text::ClipTextModel;
 use any2pix_nn::{Generator, Parameters};
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
 use super::pairs::{Batch, Kinds, Pair, Pairs};
-use super::{Reader, SCHEDULER, TEXT_ENCODER, UNET, Words, codec};
+use super::{Reader, SCHEDULER, TEXT_ENCODER, UNET, Words, codec, drawings};
 use crate::playroom::splits::Split;
 use crate::prefetch::Prefetch;
 use crate::recipes::component;
@@ -49,6 +49,9 @@ struct Ip2pSettings {
     /// How much more an error counts where source and target differ.
     #[serde(default)]
     changed_weight: f64,
+    /// How much it counts that the UNet looks at the wrong part of the drawing that the text tells.
+    #[serde(default)]
+    attention_weight: f64,
     /// With a number, only that many pairs are ever shown: a first look at whether it learns.
     #[serde(default)]
     overfit: Option<usize>,
@@ -85,9 +88,17 @@ pub struct Ip2pRecipe {
     settings: Ip2pSettings,
     scheduler: SchedulerConfig,
     noising: Noising,
-    vae: PatchCodec,
+    vae: Box<dyn Autoencoder>,
     batches: Prefetch<Batch>,
     pairs: Arc<Pairs>,
+}
+
+/// What the UNet sees of a batch, and what it shall say of that.
+struct Task {
+    timesteps: Vec<f64>,
+    /// `(b, c, h, w)`, both.
+    noised: Tensor,
+    wanted: Tensor,
 }
 
 /// What batches are drawn of.
@@ -121,7 +132,7 @@ impl Draw {
 }
 
 /// Puts what fits of another UNet's weights in place: `conv_in` is cut or widened with zeros to
-/// the channels that there are; `conv_out` stays, as it speaks of differences.
+/// the channels that there are; a `conv_out` of other channels stays.
 fn start_from(init: &Init, model: &Path, parameters: &Parameters) -> Result<()> {
     let weights = component::weights(model, &init.component)?;
     for (name, var) in parameters.named() {
@@ -129,7 +140,7 @@ fn start_from(init: &Init, model: &Path, parameters: &Parameters) -> Result<()> 
         let tensor = tensor.to_dtype(DType::F32)?;
         if name == "conv_in.weight" {
             var.set(&fitted(&tensor, var.dim(1)?)?)?;
-        } else if tensor.dims() == var.dims() && !name.starts_with("conv_out.") {
+        } else if tensor.dims() == var.dims() {
             var.set(&tensor)?;
         }
     }
@@ -161,7 +172,7 @@ impl Ip2pRecipe {
         if let Some(init) = &settings.init {
             start_from(init, model_dir, &parameters)?;
         }
-        let vae = codec(model_dir)?;
+        let vae = as_read(codec(model_dir)?, config.in_channels);
         let reader = Reader::open(model_dir)?;
         let text_weights = component::weights(model_dir, TEXT_ENCODER)?;
         let text_builder = text_weights.builder(DType::F32, &Device::Cpu);
@@ -205,21 +216,42 @@ impl Ip2pRecipe {
     /// # Shapes
     /// → `(b, c, h/8, w/8)`, zeros where there is no source.
     fn sources(&self, batch: &Batch) -> Result<Tensor> {
-        let latents = source_latents(&self.vae, &batch.source)?.detach();
+        let latents = source_latents(&*self.vae, &batch.source)?.detach();
         only(&latents, batch.has_source.iter().copied())
     }
 
     /// Texts and sources with some left out: of one draw an item, below 2p the text is, from p
-    /// to 3p the source.
-    fn dropped(&self, batch: &Batch, generator: &mut Generator) -> Result<(Tensor, Tensor)> {
+    /// to 3p the source. A text that is left out tells no drawing.
+    fn dropped(&self, batch: &mut Batch, generator: &mut Generator) -> Result<(Tensor, Tensor)> {
         let p = self.settings.conditioning_dropout;
         let draws: Vec<f32> = batch.texts.iter().map(|_| generator.uniform()).collect();
-        let said = batch.texts.iter().zip(&draws).map(|(text, draw)| match *draw < 2.0 * p {
-            true => self.words.negative.as_str(),
-            false => text.as_str(),
-        });
+        for (draw, (text, drawn_at)) in
+            draws.iter().zip(batch.texts.iter_mut().zip(&mut batch.drawn_at))
+        {
+            if *draw < 2.0 * p {
+                text.clone_from(&self.words.negative);
+                *drawn_at = None;
+            }
+        }
+        let said = self.tokens(batch.texts.iter().map(String::as_str))?;
         let kept = draws.iter().map(|draw| !(p..3.0 * p).contains(draw));
-        Ok((self.tokens(said)?, only(&self.sources(batch)?, kept)?))
+        Ok((said, only(&self.sources(batch)?, kept)?))
+    }
+
+    /// A target under noise of timesteps of chance.
+    fn task(&self, target: Tensor, generator: &mut Generator) -> Result<Task> {
+        let timesteps = self.noising.timesteps(target.dim(0)?, generator);
+        let (signal, rest) = self.noising.scales(&timesteps)?;
+        let noise = generator.randn_like(&target)?;
+        let noised = (target.broadcast_mul(&signal)? + noise.broadcast_mul(&rest)?)?;
+        let wanted = match self.scheduler.prediction_type {
+            PredictionType::Sample => target,
+            PredictionType::Epsilon => noise,
+            PredictionType::VPrediction => {
+                (noise.broadcast_mul(&signal)? - target.broadcast_mul(&rest)?)?
+            }
+        };
+        Ok(Task { timesteps, noised, wanted })
     }
 
     /// Edits pictures from noise.
@@ -233,8 +265,7 @@ impl Ip2pRecipe {
         let source = self.sources(batch)?;
         let predictor = ConditionedUNet { unet: &self.unet, conditions };
         let scales = Scales { text: 1.0, picture: 1.0 };
-        let difference = Some(Difference::new(&self.scheduler));
-        let guided = guided(predictor, &source, scales, difference)?;
+        let guided = guided(predictor, &source, scales)?;
         let scheduler = DDIMScheduler::new(&self.scheduler, STEPS).map_err(component::misfit)?;
         let noise = generator.randn_like(&source)?;
         let latents =
@@ -270,34 +301,30 @@ impl Recipe for Ip2pRecipe {
     }
 
     fn loss(&mut self, step: u64, generator: &mut Generator) -> Result<StepLoss> {
-        let batch = self.batches.batch(step)?;
+        let mut batch = self.batches.batch(step)?;
         let target = self.latents(&batch.target)?;
         let b = target.dim(0)?;
-        let (tokens, source) = self.dropped(&batch, generator)?;
-        let difference = (target - &source)?;
-        let timesteps = self.noising.timesteps(b, generator);
-        let (signal, rest) = self.noising.scales(&timesteps)?;
-        let noise = generator.randn_like(&difference)?;
-        let noised = (difference.broadcast_mul(&signal)? + noise.broadcast_mul(&rest)?)?;
-        let wanted = match self.scheduler.prediction_type {
-            PredictionType::Sample => difference,
-            PredictionType::Epsilon => noise,
-            PredictionType::VPrediction => {
-                (noise.broadcast_mul(&signal)? - difference.broadcast_mul(&rest)?)?
-            }
-        };
-        let context = Context { encoder_hidden_states: tokens, image_prompt: None, control: None };
+        let (tokens, source) = self.dropped(&mut batch, generator)?;
+        let Task { timesteps, noised, wanted } = self.task(target, generator)?;
+        let store = AttentionStore::default();
+        let control = (self.settings.attention_weight > 0.0)
+            .then(|| AttentionControl::watched_by(store.clone()));
+        let context = Context { encoder_hidden_states: tokens, image_prompt: None, control };
         let conditions = UNetConditions { context, added: None };
         let input = Tensor::cat(&[&noised, &source], 1)?;
         let predicted = self.unet.forward(&input, &timesteps, &conditions)?;
+        let predicted = laid_over(predicted, &source)?;
         let changed = to_latent_mask(&batch.changed, self.vae.spatial_factor())?;
         let error = (predicted - wanted)?.sqr()?.mean_keepdim(1)?;
         let weights = changed.affine(self.settings.changed_weight, 1.0)?;
         let loss = (error.detach() * &changed)?.sum_all()?.to_scalar::<f32>()?;
         let inside = loss / changed.sum_all()?.to_scalar::<f32>()?.max(1.0);
         let all = error.detach().mean_all()?.to_scalar::<f32>()?;
-        let loss = (error * weights)?.mean_all()?;
-        Ok(StepLoss::new(loss, b).log("all", f64::from(all)).log("inside", f64::from(inside)))
+        let astray = drawings::astray(&store.take(), &batch.drawn_at, SIDE)?;
+        let loss = ((error * weights)?.mean_all()? + (&astray * self.settings.attention_weight)?)?;
+        let loss = StepLoss::new(loss, b).log("all", f64::from(all));
+        let astray = f64::from(astray.detach().to_scalar::<f32>()?);
+        Ok(loss.log("inside", f64::from(inside)).log("astray", astray))
     }
 
     fn evaluate(&mut self, generator: &mut Generator) -> Result<Vec<(String, f64)>> {
