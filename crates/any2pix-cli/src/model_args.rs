@@ -11,8 +11,8 @@ use crate::settings_args::SettingsArgs;
 /// Which model edits, and how.
 #[derive(clap::Args)]
 pub(crate) struct ModelArgs {
-    /// A model: `playroom`, which this program carries, or a model's folder. Unless given,
-    /// `playroom`.
+    /// A model: `playroom` or `playroom-ip2p`, which this program carries, or a model's folder.
+    /// Unless given, `playroom`.
     #[arg(long, env = "ANY2PIX_MODEL")]
     model: Option<String>,
     /// Further galleries of reference pictures (see `any2pix gallery`).

@@ -13,7 +13,17 @@ use crate::printer::Printer;
 pub(crate) struct Args {}
 
 pub(super) fn run(_args: &Args, printer: &Printer) -> Result<Exit, Failure> {
-    let parts = ["imagebind", "llm", "prior", "vae", "unet", "unet_inversion", "locator"];
+    let parts = [
+        "imagebind",
+        "llm",
+        "prior",
+        "vae",
+        "unet",
+        "unet_inversion",
+        "locator",
+        "ip2p/text_encoder",
+        "ip2p/unet",
+    ];
     let carries = |part: &&str| {
         let path = format!("{part}/model.safetensors");
         ModelStore::embedded().find(&path).is_ok_and(|file| file.is_some())
