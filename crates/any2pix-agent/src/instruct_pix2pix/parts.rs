@@ -259,7 +259,11 @@ impl Parts {
     /// channels for the source it has a gate for each channel of the sample.
     pub(super) fn is_gated(&self) -> Result<bool, AgentError> {
         let config: UNet2DConditionModelConfig = self.config("unet")?;
-        let is_gated = config.in_channels == config.out_channels;
+        // A text-to-image model, too, has as many channels on both sides: once the codec's.
+        let codec: Value = self.config("vae")?;
+        let latent_channels = codec["latent_channels"].as_u64().unwrap_or(0) as usize;
+        let is_gated = config.in_channels == config.out_channels
+            && config.in_channels.is_multiple_of(2 * latent_channels);
         if is_gated && self.scheduler()?.prediction_type != PredictionType::Sample {
             let reason = "must predict the `sample`, as the UNet's gates lie over pictures";
             return Err(self.store.bad(SCHEDULER, &reason));
