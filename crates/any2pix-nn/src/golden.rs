@@ -62,7 +62,7 @@ pub struct Row {
     pub note: String,
 }
 
-/// Relative tolerance where products are of rounded operands.
+/// Relative tolerance where weights are rounded; twice that where both operands of products are.
 const ROUNDED_RTOL: f64 = 0.03;
 
 fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {

@@ -153,10 +153,14 @@ impl<'a> Bench<'a> {
         self.settings(asked).map(drop).map_err(failure)
     }
 
+    /// The model that makes the edits, where it is not the one that is measured.
+    fn other(&self, asked: &Asked) -> Option<&Other> {
+        self.instruct_pix2pix.as_ref().filter(|_| asked.system == SystemName::InstructPix2Pix)
+    }
+
     /// What is in force for a system: its own model's settings, and what was asked for.
     fn settings(&self, asked: &Asked) -> Result<EditSettings, EvalError> {
-        let other = self.instruct_pix2pix.as_ref();
-        match other.filter(|_| asked.system == SystemName::InstructPix2Pix) {
+        match self.other(asked) {
             Some(other) => asked.settings(other.pipeline.settings()),
             None => asked.settings(self.model.pipeline().settings()),
         }
@@ -181,8 +185,7 @@ impl<'a> Bench<'a> {
         printer: &Printer,
     ) -> Result<Report, EvalError> {
         let system = self.system(asked)?;
-        let other = self.instruct_pix2pix.as_ref();
-        let (name, hash) = match other.filter(|_| asked.system == SystemName::InstructPix2Pix) {
+        let (name, hash) = match self.other(asked) {
             Some(other) => (&self.args.instruct_pix2pix, &other.hash),
             None => (&self.args.model, &self.model_hash),
         };
