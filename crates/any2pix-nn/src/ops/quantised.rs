@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use any2pix_kernels::quantised::{Q4_0, gemv_q4_0};
-use any2pix_kernels::{Dense, Operand, Output, Size, gemm};
+use any2pix_kernels::quantised::{Q4_0, Q4K, gemv_q4_0, gemv_q4_k, grouped};
+use any2pix_kernels::{Dense, Level, Matrix, Operand, Output, Size, gemm};
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{D, DType, Device, Module, Result, Tensor};
 use rayon::prelude::*;
@@ -55,11 +55,13 @@ pub struct Quantised {
     in_features: usize,
 }
 
-/// candle multiplies all formats but one at memory speed, on the thread that asks; the rows of
+/// Four bits are ours; candle multiplies the other formats on the thread that asks: the rows of
 /// the weights are cut into parts, so that all threads ask.
 #[derive(Clone, Debug)]
 enum Kind {
+    /// As [`grouped`] has them.
     Q4_0(Arc<Vec<u8>>),
+    Q4K(Arc<Vec<u8>>),
     Candle(Vec<QMatMul>),
 }
 
@@ -97,7 +99,11 @@ impl Quantised {
     pub fn new(weight: QTensor) -> Result<Self> {
         let (out_features, in_features) = weight.shape().dims2()?;
         let kind = match weight.dtype() {
-            GgmlDType::Q4_0 => Kind::Q4_0(Arc::new(weight.data()?.into_owned())),
+            GgmlDType::Q4_0 => Kind::Q4_0(Arc::new(grouped(&weight.data()?, in_features))),
+            // Other processors have kernels of candle's, and none of ours.
+            GgmlDType::Q4K if Level::detected() >= Level::Avx2 => {
+                Kind::Q4K(Arc::new(weight.data()?.into_owned()))
+            }
             _ => Kind::Candle(parts(&weight)?),
         };
         Ok(Self { kind, out_features, in_features })
@@ -109,28 +115,45 @@ impl Quantised {
     /// `x` `(.., in)` → `(.., out)`.
     pub fn linear(&self, x: &Tensor) -> Result<Tensor> {
         let x = x.contiguous()?;
-        let data = match &self.kind {
+        let engine = precision::engine();
+        match &self.kind {
+            Kind::Q4_0(data) => {
+                let weight = Q4_0::new(data, self.in_features);
+                self.product(&x, &weight, |x, y| gemv_q4_0(engine, &weight, x, y))
+            }
+            Kind::Q4K(data) => {
+                let weight = Q4K::new(data, self.in_features);
+                self.product(&x, &weight, |x, y| gemv_q4_k(engine, &weight, x, y))
+            }
             Kind::Candle(parts) => {
                 let part = |part: &QMatMul| part.forward(&x);
                 let products = parts.par_iter().map(part).collect::<Result<Vec<_>>>()?;
-                return Tensor::cat(&products, D::Minus1);
+                Tensor::cat(&products, D::Minus1)
             }
-            Kind::Q4_0(data) => data,
-        };
+        }
+    }
+
+    /// One row by `gemv`, many as a product of matrices.
+    fn product(
+        &self,
+        x: &Tensor,
+        weight: &impl Matrix,
+        gemv: impl Fn(&[f32], &mut [f32]),
+    ) -> Result<Tensor> {
         let mut shape = x.dims().to_vec();
         let (n, k) = (self.out_features, self.in_features);
         let Some(last) = shape.last_mut().filter(|last| **last == k) else {
             candle_core::bail!("weights ({n}, {k}) meet a tensor of shape {:?}", x.shape())
         };
         *last = n;
-        let (engine, weight) = (precision::engine(), Q4_0::new(data, k));
+        let engine = precision::engine();
         cpu::try_tensor(shape, |y| {
-            cpu::with_slice(&x, |x| match x.len() / k.max(1) {
-                1 => gemv_q4_0(engine, &weight, x, y),
+            cpu::with_slice(x, |x| match x.len() / k.max(1) {
+                1 => gemv(x, y),
                 m => {
                     let output = Output { data: y, stride: n, bias: None, accumulate: false };
                     let x = Dense::new(x, k);
-                    let (x, weight) = (Operand::rows_along_k(&x), Operand::rows_along_k(&weight));
+                    let (x, weight) = (Operand::rows_along_k(&x), Operand::rows_along_k(weight));
                     gemm(engine, Size { m, n, k }, x, weight, output);
                 }
             })

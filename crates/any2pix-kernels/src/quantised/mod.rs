@@ -1,0 +1,74 @@
+//! Weights of four bits, as GGUF has them: products with one row at memory speed, and matrices for
+//! products with many.
+//!
+//! For one row the activations are rounded to eight bits, block by block, and products are those of
+//! bytes: four bits a weight are so little to read that anything slower than the memory would show.
+
+mod q4_0;
+mod q4_k;
+#[cfg(test)]
+mod tests;
+
+pub use q4_0::{Q4_0, gemv_q4_0, grouped};
+pub use q4_k::{Q4K, gemv_q4_k};
+
+use rayon::prelude::*;
+
+use crate::scratch::Shared;
+
+/// Rows of a task.
+const ROWS: usize = 32;
+/// The largest byte that activations are rounded to.
+const LARGEST: f32 = 127.0;
+
+/// Activations of a block in eight bits, appended to `values`; the scale that they have, not a
+/// number if one of them is none: it shall not vanish in eight bits.
+fn round_to(values: &mut Vec<i8>, block: &[f32]) -> f32 {
+    let largest = block.iter().fold(0.0, |top: f32, x| top.max(x.abs()));
+    let scale = largest / LARGEST;
+    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+    values.extend(block.iter().map(|x| (x * inverse).round() as i8));
+    if block.iter().all(|x| x.is_finite()) { scale } else { f32::NAN }
+}
+
+/// Computes `y`, each element from its own row.
+fn each_row(y: &mut [f32], dot: impl Fn(usize) -> f32 + Sync) {
+    let rows = y.len();
+    let to = Shared::new(y);
+    (0..rows.div_ceil(ROWS)).into_par_iter().for_each(|task| {
+        for row in task * ROWS..((task + 1) * ROWS).min(rows) {
+            // SAFETY: each task has its own rows.
+            #[allow(unsafe_code)]
+            unsafe {
+                to.part(row, 1)[0] = dot(row);
+            }
+        }
+    });
+}
+
+/// Copies `buffer.len()` weights of a row from `column` on; `unpack` writes those of one block.
+fn unpacked<const BLOCK: usize>(
+    column: usize,
+    buffer: &mut [f32],
+    unpack: impl Fn(usize, &mut [f32; BLOCK]),
+) {
+    let (mut block, mut inside, mut done) = (column / BLOCK, column % BLOCK, 0);
+    while done < buffer.len() {
+        let mut weights = [0.0; BLOCK];
+        unpack(block, &mut weights);
+        let count = (BLOCK - inside).min(buffer.len() - done);
+        buffer[done..done + count].copy_from_slice(&weights[inside..inside + count]);
+        (block, inside, done) = (block + 1, 0, done + count);
+    }
+}
+
+/// The sum of eight lanes, always in the same order.
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+#[target_feature(enable = "avx2")]
+fn sum_of(lanes: std::arch::x86_64::__m256) -> f32 {
+    let mut values = [0.0; 8];
+    // SAFETY: eight lanes.
+    unsafe { std::arch::x86_64::_mm256_storeu_ps(values.as_mut_ptr(), lanes) };
+    values.iter().sum()
+}
