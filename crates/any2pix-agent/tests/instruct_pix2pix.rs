@@ -15,11 +15,12 @@ use any2pix_agent::{
 };
 use any2pix_diffusion::{AutoencoderKL, UNet2DConditionModel};
 use any2pix_encoders::clip_text::ClipTextModel;
+use any2pix_encoders::locator::Locator;
 use any2pix_nn::{Checkpoint, Generator, Hint};
 use candle_core::{Device, Tensor};
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
-use untrained::{folder, from, write};
+use untrained::{folder, from, weights, write};
 
 /// The text encoder's vocabulary: bytes, and these.
 const MERGES: [&str; 3] = ["i t</w>", "s n", "r e"];
@@ -343,4 +344,40 @@ fn a_network_whose_gates_are_shut_keeps_every_pixel() {
     let changed = outcome.plan.subjects.first().unwrap();
     assert_eq!((changed.role.as_str(), changed.name.as_str()), ("change", ""));
     assert!(changed.region.is_some_and(|region| region.width <= 90 && region.height <= 60));
+}
+
+/// A model whose UNet sees what an untrained locator sees in the source.
+fn seeing(seed: u64) -> tempfile::TempDir {
+    let dir = folders();
+    let root = dir.path();
+    let unet = unet_config(4 + 4 + 8);
+    folder(&root.join("unet"), DIFFUSERS, &unet, |vb| {
+        UNet2DConditionModel::load(vb, &from(&unet)).unwrap();
+    });
+    let eye = json!({"sample_size": 32, "patch_size": 4, "block_out_channels": [8, 16],
+        "layers_per_block": 1, "embed_dim": 8, "match_dim": 8});
+    write(&root.join("locator/config.json"), eye.to_string().as_bytes());
+    weights(&root.join(EYE), seed, |vb| {
+        Locator::load(vb, &from(&eye)).unwrap();
+    });
+    dir
+}
+
+const EYE: &str = "locator/model.safetensors";
+
+#[test]
+fn a_unet_with_channels_for_it_sees_what_the_locator_sees() {
+    let edited = |seed: u64| {
+        let dir = seeing(seed);
+        let outcome = edit(dir.path(), &*model(dir.path()).unwrap(), SNOW, |_| {}).unwrap();
+        assert!(outcome.weights.contains_key(EYE), "{:?}", outcome.weights);
+        outcome.image.to_rgb8()
+    };
+    assert_eq!(edited(1), edited(1));
+    assert_ne!(edited(1), edited(2));
+    let dir = seeing(1);
+    std::fs::remove_dir_all(dir.path().join("locator")).unwrap();
+    let error = edit(dir.path(), &*model(dir.path()).unwrap(), SNOW, |_| {}).unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Model);
+    assert!(error.to_string().contains("in_channels is 16; this pipeline needs 8"), "{error}");
 }

@@ -5,9 +5,65 @@ use candle_core::{Result, Tensor};
 
 use crate::autoencoder::Autoencoder;
 use crate::denoise::NoisePredictor;
+use crate::draft::to_latent_mask;
 use crate::guidance::PictureTextGuidance;
+use crate::packed::{Packed, pack};
 use crate::schedulers::{SchedulerConfig, SigmaInterpolation};
-use crate::unet::{Context, UNetConditions};
+use crate::unet::{Context, UNet2DConditionModelConfig, UNetConditions};
+
+/// What the channels of a UNet stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Channels {
+    /// Channels of the sample; as many at first of the source are its latents.
+    pub sample: usize,
+    /// Channels of the source: none for a text-to-image model; what comes behind its latents is
+    /// what else is seen in it, see [`with_features`].
+    pub source: usize,
+    /// Whether four neighbouring latents of the codec stand together in the sample's channels.
+    pub is_packed: bool,
+    /// Whether the output has a gate for each channel of the sample, see [`laid_over`].
+    pub is_gated: bool,
+}
+
+impl Channels {
+    /// Of a UNet over a codec with so many latent channels; `None` if they do not fit.
+    pub fn of(config: &UNet2DConditionModelConfig, latent_channels: usize) -> Option<Self> {
+        let (into, out) = (config.in_channels, config.out_channels);
+        let packed = latent_channels * Packed::<()>::TOGETHER;
+        let is_packed = out.is_multiple_of(packed);
+        let sample = if is_packed { packed } else { latent_channels };
+        let is_gated = out == 2 * sample;
+        let source = into.checked_sub(sample)?;
+        let fits = (is_gated || out == sample) && (source == 0 || source >= sample);
+        fits.then_some(Self { sample, source, is_packed, is_gated })
+    }
+
+    /// Channels of what is seen in the source besides its latents.
+    pub fn features(&self) -> usize {
+        self.source.saturating_sub(self.sample)
+    }
+
+    /// The codec as the UNet reads its latents.
+    pub fn codec<'a>(&self, codec: impl Autoencoder + 'a) -> Box<dyn Autoencoder + 'a> {
+        if self.is_packed { Box::new(Packed(codec)) } else { Box::new(codec) }
+    }
+
+    /// A source's latents with the features of another network's look at it behind them: the means
+    /// of `features` where each latent is.
+    ///
+    /// # Shapes
+    /// `latents` `(b, sample, h, w)`, `features` `(b, c, h', w')` of any size → `(b, sample + c, h,
+    /// w)`, with four times as many `c` if packed.
+    pub fn with_features(&self, latents: &Tensor, features: &Tensor) -> Result<Tensor> {
+        const FINER: usize = 2;
+        let (_, _, h, w) = latents.dims4()?;
+        let cells = if self.is_packed { Packed::<()>::SIDE } else { 1 };
+        let (h, w) = (h * cells * FINER, w * cells * FINER);
+        let features = features.upsample_nearest2d(h, w)?.avg_pool2d(FINER)?;
+        let features = if self.is_packed { pack(&features)? } else { features };
+        Tensor::cat(&[latents, &features], 1)
+    }
+}
 
 /// The latents of the picture that is edited: the codec's mean, **not** multiplied with its
 /// scaling factor, as the model was trained.
@@ -35,14 +91,15 @@ pub fn conditions(prompt: &Tensor, negative: &Tensor) -> Result<UNetConditions> 
 pub struct SourceChannels<P> {
     /// Of as many channels as sample and source have together.
     pub predictor: P,
-    /// `(3b, c, h, w)`: the source twice, then zeros.
+    /// `(3b, c', h, w)`: the source twice, then zeros; its first channels are its latents.
     source: Tensor,
 }
 
 impl<P: NoisePredictor> NoisePredictor for SourceChannels<P> {
     fn predict(&self, sample: &Tensor, timestep: f64) -> Result<Tensor> {
         let input = Tensor::cat(&[sample, &self.source], 1)?;
-        laid_over(self.predictor.predict(&input, timestep)?, &self.source)
+        let latents = self.source.narrow(1, 0, sample.dim(1)?)?;
+        laid_over(self.predictor.predict(&input, timestep)?, &latents)
     }
 }
 
@@ -61,6 +118,22 @@ pub fn laid_over(output: Tensor, source: &Tensor) -> Result<Tensor> {
     source + (gate * (&halves[0] - source)?)?
 }
 
+/// How wrong the gates of an output are: the cross entropy of being open where something changes.
+///
+/// # Shapes
+/// `output` `(b, 2c, h, w)`, `changed` `(b, 1, h', w')`, 0 or 1 a pixel → `(b, c, h, w)`.
+pub fn gate_error(output: &Tensor, changed: &Tensor, channels: Channels) -> Result<Tensor> {
+    let gates = output.chunk(2, 1)?.swap_remove(1);
+    let cells = if channels.is_packed { Packed::<()>::SIDE } else { 1 };
+    let factor = changed.dim(2)? / (gates.dim(2)? * cells);
+    let open = to_latent_mask(changed, factor)?;
+    let open = if channels.is_packed { pack(&open)? } else { open };
+    let open = open.repeat((1, channels.sample / open.dim(1)?, 1, 1))?;
+    // ln(1 + e^x) - x·open, without overflow
+    let soft = (gates.relu()? + (gates.abs()?.neg()?.exp()? + 1.0)?.log()?)?;
+    soft - (gates * open)?
+}
+
 /// How firmly text and picture are followed; 1 is no guidance.
 #[derive(Clone, Copy, Debug)]
 pub struct Scales {
@@ -71,7 +144,7 @@ pub struct Scales {
 }
 
 /// The guided predictor. `predictor` is conditioned on [`conditions`]; `source` is of
-/// [`source_latents`], `(b, c, h, w)`.
+/// [`source_latents`], perhaps [`Channels::with_features`], `(b, c', h, w)`.
 pub fn guided<P: NoisePredictor>(
     predictor: P,
     source: &Tensor,
@@ -145,6 +218,38 @@ mod tests {
             assert_eq!(painted_size(size, 512), painted, "{size:?}");
         }
         assert_eq!(painted_size((100, 70), 64), (64, 64));
+    }
+
+    #[test]
+    fn channels_say_what_they_stand_for() {
+        let of = |in_channels, out_channels, latent_channels| {
+            let sizes = UNet2DConditionModelConfig::default();
+            let config = UNet2DConditionModelConfig { in_channels, out_channels, ..sizes };
+            let channels = Channels::of(&config, latent_channels)?;
+            let Channels { sample, source, is_packed, is_gated } = channels;
+            Some((sample, source, is_packed, is_gated))
+        };
+        assert_eq!(of(8, 4, 4), Some((4, 4, false, false)));
+        assert_eq!(of(4, 4, 4), Some((4, 0, false, false)));
+        assert_eq!(of(128, 128, 16), Some((64, 64, true, true)));
+        assert_eq!(of(320, 128, 16), Some((64, 256, true, true)));
+        assert_eq!(of(32, 32, 16), Some((16, 16, false, true)));
+        for refused in [of(6, 4, 4), of(8, 6, 4), of(2, 4, 4)] {
+            assert_eq!(refused, None);
+        }
+    }
+
+    #[test]
+    fn features_stand_where_their_latents_are() {
+        let device = candle_core::Device::Cpu;
+        let channels = Channels { sample: 4, source: 8, is_packed: true, is_gated: false };
+        let latents = Tensor::zeros((1, 4, 2, 1), candle_core::DType::F32, &device).unwrap();
+        let features = Tensor::arange(0f32, 32.0, &device).unwrap().reshape((1, 1, 8, 4)).unwrap();
+        let seen = channels.with_features(&latents, &features).unwrap();
+        assert_eq!(seen.dims(), [1, 8, 2, 1]);
+        let seen = seen.narrow(1, 4, 4).unwrap().flatten_all().unwrap();
+        // Each is the mean of a block of two by two.
+        assert_eq!(seen.to_vec1::<f32>().unwrap(), [2.5, 18.5, 4.5, 20.5, 10.5, 26.5, 12.5, 28.5]);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use denoise::NoisePredictor;
 pub use error::{DiffusionError, parse_config};
 pub use ip_adapter::{AdaptedUNet, ImageProjModel, ImageProjModelConfig, TokenMode};
 pub use lora::{Lora, LoraPart};
-pub use packed::{Packed, as_read};
+pub use packed::Packed;
 pub use patch_codec::{PatchCodec, PatchCodecConfig};
 pub use prior_transformer::{PriorTransformer, PriorTransformerConfig};
 pub use source_decoder::{PriorDeviations, SourceDecoder, SourceWindow};

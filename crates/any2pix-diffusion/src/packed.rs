@@ -4,16 +4,22 @@ use candle_core::{Result, Tensor};
 
 use crate::autoencoder::{Autoencoder, DiagonalGaussian};
 
-/// Latents a side that stand together.
 const SIDE: usize = 2;
 
 /// A codec seen by a network that reads four neighbouring latents as one position: it has a
 /// quarter of the positions, and writes each latent of the four in channels of its own.
 pub struct Packed<C>(pub C);
 
+impl<C> Packed<C> {
+    /// Latents a side that stand together.
+    pub const SIDE: usize = SIDE;
+    /// Latents that stand together.
+    pub const TOGETHER: usize = SIDE * SIDE;
+}
+
 /// # Shapes
 /// `(b, c, h, w)` → `(b, 4c, h/2, w/2)`.
-fn pack(latents: &Tensor) -> Result<Tensor> {
+pub(crate) fn pack(latents: &Tensor) -> Result<Tensor> {
     let (b, c, h, w) = latents.dims4()?;
     let parts = latents.reshape((b, c, h / SIDE, SIDE, w / SIDE, SIDE))?;
     let parts = parts.permute((0, 1, 3, 5, 2, 4))?.contiguous()?;
@@ -54,15 +60,6 @@ impl<C: Autoencoder> Autoencoder for Packed<C> {
 
     fn spatial_factor(&self) -> usize {
         self.0.spatial_factor() * SIDE
-    }
-}
-
-/// The codec as a network of so many channels reads it: packed when they are four times its own,
-/// or several times as many, as a source may stand beside the sample.
-pub fn as_read<'a>(codec: impl Autoencoder + 'a, channels: usize) -> Box<dyn Autoencoder + 'a> {
-    match channels.is_multiple_of(codec.latent_channels() * SIDE * SIDE) {
-        true => Box::new(Packed(codec)),
-        false => Box::new(codec),
     }
 }
 

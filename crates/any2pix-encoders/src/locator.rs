@@ -264,6 +264,36 @@ impl Locator {
         Ok(Found { mask_logits: (likeness(0)? + MASK_BIAS)?, centre_logits: likeness(width)? })
     }
 
+    /// Asks in each picture for another thing: how surely each cell belongs to it, and how likely
+    /// its centre is there against the likeliest cell.
+    ///
+    /// # Shapes
+    /// `queries` `(b, embed_dim)` → `(b, 2, side, side)`, both in `[0, 1]`.
+    pub fn find_each(&self, seen: &Seen, queries: &Tensor) -> Result<Tensor> {
+        let found = self.find(seen, queries)?;
+        let own = |maps: &Tensor| {
+            let rows = (0..maps.dim(0)?).map(|i| maps.get(i)?.get(i));
+            Tensor::stack(&rows.collect::<Result<Vec<_>>>()?, 0)
+        };
+        let (masks, centres) = (own(&found.mask_logits)?, own(&found.centre_logits)?);
+        let centres = centres.broadcast_sub(&centres.max_keepdim(1)?)?.exp()?;
+        let maps = Tensor::stack(&[candle_nn::ops::sigmoid(&masks)?, centres], 1)?;
+        maps.reshape((seen.features.dim(0)?, 2, seen.side, seen.side))
+    }
+
+    /// What another network may know of pictures: of each cell all that is known, and then, with
+    /// queries, the answer to each picture's own, as [`Self::find_each`] has it.
+    ///
+    /// # Shapes
+    /// `queries` `(b, embed_dim)` → `(b, c, side, side)`.
+    pub fn features(&self, seen: &Seen, queries: Option<&Tensor>) -> Result<Tensor> {
+        let known = seen.features.permute((0, 3, 1, 2))?.contiguous()?;
+        match queries {
+            Some(queries) => Tensor::cat(&[&known, &self.find_each(seen, queries)?], 1),
+            None => Ok(known),
+        }
+    }
+
     /// Asks where a thing may go, in each picture another.
     ///
     /// # Shapes
@@ -279,7 +309,7 @@ impl Locator {
     }
 
     /// Looks at one picture of any size, squeezed to the square that the model takes.
-    fn look(&self, picture: &RgbImage) -> Result<Seen> {
+    pub fn look(&self, picture: &RgbImage) -> Result<Seen> {
         let side = self.config.sample_size as u32;
         let square = resize(picture, (side, side), Filter::Bicubic);
         self.see(&pixels(&square)?.unsqueeze(0)?)

@@ -185,7 +185,7 @@ pub(crate) fn crop(picture: &RgbImage, frame: &Frame) -> RgbImage {
 /// Where the wanted objects of an item are in a result: where the model put them, or the truth.
 pub(crate) fn wanted_frames(item: &Item, truth: &Truth, view: &View<'_>) -> Vec<Frame> {
     let (mut reports, size) = (view.role("add"), view.size);
-    if reports.is_empty() && item.kind == "add" {
+    if reports.is_empty() && ["add", "replace"].contains(&item.kind.as_str()) {
         // A model without a plan says where it changed something.
         reports = view.role("change");
     }

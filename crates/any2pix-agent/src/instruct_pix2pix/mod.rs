@@ -64,6 +64,13 @@ struct Source {
     picture: Picture,
 }
 
+/// What the text encoder makes of an instruction and of nothing.
+struct Said {
+    conditions: UNetConditions,
+    /// The instruction projected, `(1, p)`, if the encoder has a projection.
+    query: Option<Tensor>,
+}
+
 /// The one picture of a request; everything else that it refers to is refused.
 fn source(request: &EditRequest, run: &mut Run) -> Result<Source, AgentError> {
     let mut source = None;
@@ -102,19 +109,29 @@ impl InstructPix2Pix {
         Ok(Self { parts: Parts::open(store, layout, max_memory)?, words })
     }
 
-    fn conditions(&self, text: &str) -> Result<UNetConditions, AgentError> {
+    fn said(&self, text: &str) -> Result<Said, AgentError> {
         let said = self.parts.said(&[text, &self.words.negative])?;
-        let row = |i: usize| said.narrow(0, i, 1)?.contiguous();
-        let both = || conditions(&row(0)?, &row(1)?);
+        let row = |of: &Tensor, i: usize| of.narrow(0, i, 1)?.contiguous();
+        let both = || {
+            let tokens = &said.last_hidden_state;
+            let query = said.text_embeds.as_ref().map(|embeds| row(embeds, 0)).transpose()?;
+            Ok(Said { conditions: conditions(&row(tokens, 0)?, &row(tokens, 1)?)?, query })
+        };
         both().map_err(AgentError::compute(Stage::Prompt))
     }
 
-    fn latents(&self, picture: &RgbImage) -> Result<Tensor, AgentError> {
+    /// What the UNet sees of the picture, its latents first.
+    fn seen(&self, picture: &RgbImage, said: &Said) -> Result<Tensor, AgentError> {
         let _exact = PrecisionScope::new(Precision::F32);
-        let codec = self.parts.codec()?;
+        let (codec, channels) = (self.parts.codec()?, self.parts.channels()?);
+        let features = self.parts.features(picture, said.query.as_ref())?;
         let image = Pixels::from_rgb(picture).tensor(&Device::Cpu);
         let latents = image.and_then(|image| source_latents(&*codec, &image));
-        latents.map_err(AgentError::compute(Stage::Invert))
+        let seen = latents.and_then(|latents| match &features {
+            Some(features) => channels.with_features(&latents, features),
+            None => Ok(latents),
+        });
+        seen.map_err(AgentError::compute(Stage::Invert))
     }
 
     /// From noise to latents under text and source; the UNet is dropped.
@@ -125,6 +142,7 @@ impl InstructPix2Pix {
         run: &mut Run,
     ) -> Result<Tensor, AgentError> {
         let unet = run.stage(Stage::Load, |_| self.parts.unet())?;
+        let channels = self.parts.channels()?;
         let class_name = Some(settings.sampler.class_name().to_string());
         let config = reference_scheduler(self.parts.scheduler()?);
         let config = SchedulerConfig { class_name, ..config };
@@ -138,7 +156,8 @@ impl InstructPix2Pix {
                 let guided = guided(predictor, source, scales)?;
                 // One source for the start and for every step, in order.
                 let mut chance = Generator::new(settings.seed).fork("noise");
-                let start = (chance.randn_like(source)? * scheduler.init_noise_sigma())?;
+                let latents = source.narrow(1, 0, channels.sample)?;
+                let start = (chance.randn_like(&latents)? * scheduler.init_noise_sigma())?;
                 denoise(&guided, &*scheduler, start, 0, &mut chance, |progress| {
                     run.step(progress.done, progress.steps);
                     flow(run)
@@ -155,18 +174,20 @@ impl InstructPix2Pix {
         to_pixels(&*self.parts.codec()?, latents, Stage::Decode)
     }
 
-    /// What was painted, at the source's size. A model with gates says where it changed something,
+    /// What was painted, at the source's size; `seen` is what the UNet saw of the source. A model with gates says where it changed something,
     /// which the report gets; when composing is wanted, the rest stays the source's own.
     fn at_source_size(
         &self,
-        (source, latents, canvas): (&RgbImage, &Tensor, &Canvas),
+        (source, seen, canvas): (&RgbImage, &Tensor, &Canvas),
         painted: Pixels,
         settings: &EditSettings,
         report: &mut PlanReport,
     ) -> Result<RgbImage, AgentError> {
-        let is_whole = settings.compat == Compat::Repaired;
-        if is_whole && self.parts.is_gated()? {
-            let changes = Changes::between(self.decode(latents)?, painted.clone());
+        let (is_whole, channels) = (settings.compat == Compat::Repaired, self.parts.channels()?);
+        if is_whole && channels.is_gated {
+            let latents = seen.narrow(1, 0, channels.sample);
+            let latents = latents.map_err(AgentError::compute(Stage::Compose))?;
+            let changes = Changes::between(self.decode(&latents)?, painted.clone());
             report.subjects.extend(changes.subject(source.dimensions()));
             if settings.compose {
                 return Ok(changes.over(source));
@@ -190,19 +211,21 @@ impl InstructPix2Pix {
         let mut report = report(&source.name, &text);
         run.show_plan(&plan_report::lines(&report));
         // 2. prompt: the instruction, and nothing, become tokens
-        let conditions = stage(&mut run, Stage::Prompt, |_| self.conditions(&text))?;
-        // 3. invert: the source becomes latents, which stand in channels of their own
+        let said = stage(&mut run, Stage::Prompt, |_| self.said(&text))?;
+        // 3. invert: the source becomes latents, which stand in channels of their own, perhaps
+        //    with what a locator sees in it
         let resolution = settings.size[0].max(settings.size[1]);
         let canvas = Canvas::new(source.picture.rgb.dimensions(), resolution, settings.compat);
-        let latents =
-            stage(&mut run, Stage::Invert, |_| self.latents(&canvas.take(&source.picture.rgb)))?;
+        let seen = stage(&mut run, Stage::Invert, |_| {
+            self.seen(&canvas.take(&source.picture.rgb), &said)
+        })?;
         // 4. denoise: from noise, guided by text and by source
-        let edited = self.denoise((conditions, &latents), settings, &mut run)?;
+        let edited = self.denoise((said.conditions, &seen), settings, &mut run)?;
         // 5. decode: latents become a picture
         let painted = stage(&mut run, Stage::Decode, |_| self.decode(&edited))?;
         // 6. back to the source's size
         let picture = stage(&mut run, Stage::Compose, |_| {
-            let before = (&source.picture.rgb, &latents, &canvas);
+            let before = (&source.picture.rgb, &seen, &canvas);
             self.at_source_size(before, painted, settings, &mut report)
         })?;
         Ok(EditOutcome::new(

@@ -3,18 +3,21 @@
 
 use std::collections::BTreeMap;
 
+use any2pix_diffusion::instruct_pix2pix::Channels;
 use any2pix_diffusion::ldm_names::{LdmParts, early_codec_name};
 use any2pix_diffusion::schedulers::{PredictionType, SchedulerConfig};
 use any2pix_diffusion::{
     Autoencoder, AutoencoderKL, AutoencoderKLConfig, PatchCodec, TiledAutoencoder, Tiling,
-    UNet2DConditionModel, UNet2DConditionModelConfig, as_read,
+    UNet2DConditionModel, UNet2DConditionModelConfig,
 };
 use any2pix_encoders::EncoderError;
-use any2pix_encoders::clip_text::{ClipTextConfig, ClipTextModel};
+use any2pix_encoders::clip_text::{ClipTextConfig, ClipTextModel, ClipTextOutput};
 use any2pix_encoders::clip_tokenizer::Padding;
+use any2pix_encoders::locator::{Locator, LocatorConfig};
 use any2pix_llm::Tokenizer;
 use any2pix_nn::Checkpoint;
 use candle_core::{DType, Device, Tensor};
+use image::RgbImage;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -31,6 +34,8 @@ use crate::store::ModelStore;
 /// What `_class_name` in `model_index.json` says.
 const CLASS_NAME: &str = "StableDiffusionInstructPix2PixPipeline";
 const INDEX: &str = "model_index.json";
+/// What some UNets see the source with, beside its latents.
+const EYE: &str = "locator";
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
 /// The published settings.
 const SETTINGS: &str = include_str!("../../../../models/instruct_pix2pix/pipeline.json");
@@ -195,10 +200,7 @@ impl Parts {
     }
 
     /// What the text encoder makes of texts.
-    ///
-    /// # Shapes
-    /// n texts → `(n, tokens, hidden)`.
-    pub(super) fn said(&self, texts: &[&str]) -> Result<Tensor, AgentError> {
+    pub(super) fn said(&self, texts: &[&str]) -> Result<ClipTextOutput, AgentError> {
         let name = "text_encoder";
         let config: ClipTextConfig = self.config(name)?;
         let weights = self.weights(name)?;
@@ -208,11 +210,10 @@ impl Parts {
         let place = self.place("tokenizer");
         if place.ends_with(".json") {
             let ids = self.own_ids(place, &config, texts)?;
-            let output = model.forward(&ids).map_err(AgentError::compute(Stage::Prompt))?;
-            return Ok(output.last_hidden_state);
+            return model.forward(&ids).map_err(AgentError::compute(Stage::Prompt));
         }
         let tokenizer = clip_tokenizer(&self.store, place, config.max_position_embeddings)?;
-        Ok(read(&TextEncoder { model, tokenizer }, texts, Padding::End)?.last_hidden_state)
+        read(&TextEncoder { model, tokenizer }, texts, Padding::End)
     }
 
     /// Ids of texts by a tokenizer that is not CLIP's.
@@ -239,70 +240,104 @@ impl Parts {
 
     /// The codec, as the UNet reads its latents.
     pub(super) fn codec(&self) -> Result<Box<dyn Autoencoder>, AgentError> {
-        let UNet2DConditionModelConfig { in_channels, .. } = self.config("unet")?;
+        let channels = self.channels()?;
         let class: Value = self.config("vae")?;
         let weights = self.weights("vae")?;
         let builder = weights.builder(DType::F32, &Device::Cpu);
         let codec: Box<dyn Autoencoder> = if class["_class_name"] == "PatchCodec" {
             let codec = PatchCodec::load(builder, &self.config("vae")?).map_err(misfit("vae"))?;
-            as_read(TiledAutoencoder::new(codec, Tiling::default()), in_channels)
+            channels.codec(TiledAutoencoder::new(codec, Tiling::default()))
         } else {
             let config: AutoencoderKLConfig = self.config("vae")?;
             let codec = AutoencoderKL::load(builder, &config).map_err(misfit("vae"))?;
-            as_read(TiledAutoencoder::new(codec, Tiling::default()), in_channels)
+            channels.codec(TiledAutoencoder::new(codec, Tiling::default()))
         };
         weights.finish(&[]).map_err(AgentError::weights("vae"))?;
         Ok(codec)
     }
 
-    /// Whether the network says where it puts something, and keeps the source elsewhere: beside
-    /// channels for the source it has a gate for each channel of the sample.
-    pub(super) fn is_gated(&self) -> Result<bool, AgentError> {
+    /// What the channels of the UNet stand for.
+    pub(super) fn channels(&self) -> Result<Channels, AgentError> {
         let config: UNet2DConditionModelConfig = self.config("unet")?;
-        // A text-to-image model, too, has as many channels on both sides: once the codec's.
         let codec: Value = self.config("vae")?;
-        let latent_channels = codec["latent_channels"].as_u64().unwrap_or(0) as usize;
-        let is_gated = config.in_channels == config.out_channels
-            && config.in_channels.is_multiple_of(2 * latent_channels);
-        if is_gated && self.scheduler()?.prediction_type != PredictionType::Sample {
+        let latent_channels = codec["latent_channels"].as_u64().unwrap_or(4).max(1) as usize;
+        let Some(channels) = Channels::of(&config, latent_channels) else {
+            let UNet2DConditionModelConfig { in_channels, out_channels, .. } = config;
+            let reason = format!(
+                "in_channels is {in_channels} and out_channels {out_channels}; latents of \
+                 {latent_channels} channels and a source need {} and {latent_channels}",
+                2 * latent_channels
+            );
+            return Err(self.store.bad("unet/config.json", &reason));
+        };
+        if channels.is_gated && self.scheduler()?.prediction_type != PredictionType::Sample {
             let reason = "must predict the `sample`, as the UNet's gates lie over pictures";
             return Err(self.store.bad(SCHEDULER, &reason));
         }
-        Ok(is_gated)
+        Ok(channels)
+    }
+
+    /// What else than its latents the UNet sees of a source: the features of the model's locator,
+    /// which is asked `query`, the projected text, if the text encoder has a projection.
+    ///
+    /// # Shapes
+    /// `query` `(1, embed_dim)` → `(1, c, cells, cells)`.
+    pub(super) fn features(
+        &self,
+        picture: &RgbImage,
+        query: Option<&Tensor>,
+    ) -> Result<Option<Tensor>, AgentError> {
+        let channels = self.channels()?;
+        if channels.features() == 0 {
+            return Ok(None);
+        }
+        if self.find(EYE).is_err() {
+            return Err(self.unfit(&channels));
+        }
+        let config: LocatorConfig = self.config(EYE)?;
+        let weights = self.weights(EYE)?;
+        let eye = Locator::load(weights.builder(DType::F32, &Device::Cpu), &config);
+        let eye = eye.map_err(EncoderError::from).map_err(misfit(EYE))?;
+        weights.finish(&[]).map_err(AgentError::weights(EYE))?;
+        let features = eye.look(picture).and_then(|seen| eye.features(&seen, query));
+        let features = features.map_err(AgentError::compute(Stage::Invert))?;
+        let count = features.dims()[1] * if channels.is_packed { 4 } else { 1 };
+        match count == channels.features() {
+            true => Ok(Some(features)),
+            false => Err(self.unfit(&channels)),
+        }
     }
 
     /// The UNet, which must have channels for the source.
     pub(super) fn unet(&self) -> Result<UNet2DConditionModel, AgentError> {
-        let config: UNet2DConditionModelConfig = self.config("unet")?;
-        let wanted = 2 * config.out_channels;
-        let fits = config.in_channels == wanted || self.is_gated()?;
-        self.load_unet(&config, fits, &wanted)
+        let channels = self.channels()?;
+        match channels.source {
+            0 => Err(self.unfit(&channels)),
+            _ => self.load_unet(),
+        }
+    }
+
+    fn unfit(&self, channels: &Channels) -> AgentError {
+        let (have, need) = (channels.sample + channels.source, 2 * channels.sample);
+        let reason = format!("in_channels is {have}; this pipeline needs {need}");
+        self.store.bad("unet/config.json", &reason)
     }
 
     /// The UNet, which may have channels for a source.
     pub(super) fn text_to_image_unet(&self) -> Result<UNet2DConditionModel, AgentError> {
         let config: UNet2DConditionModelConfig = self.config("unet")?;
-        let (have, out) = (config.in_channels, config.out_channels);
         if config.has_text_time() {
             let reason = "is SDXL's; pairs are painted by models with one text encoder";
             return Err(self.store.bad("unet/config.json", &reason));
         }
-        self.load_unet(&config, have == out || have == 2 * out, &format!("{out} or {}", 2 * out))
+        self.channels()?;
+        self.load_unet()
     }
 
-    fn load_unet(
-        &self,
-        config: &UNet2DConditionModelConfig,
-        fits: bool,
-        wanted: &dyn std::fmt::Display,
-    ) -> Result<UNet2DConditionModel, AgentError> {
-        if !fits {
-            let have = config.in_channels;
-            let reason = format!("in_channels is {have}; this pipeline needs {wanted}");
-            return Err(self.store.bad("unet/config.json", &reason));
-        }
+    fn load_unet(&self) -> Result<UNet2DConditionModel, AgentError> {
+        let config: UNet2DConditionModelConfig = self.config("unet")?;
         let weights = self.weights("unet")?;
-        let unet = UNet2DConditionModel::load(weights.builder(DType::F32, &Device::Cpu), config);
+        let unet = UNet2DConditionModel::load(weights.builder(DType::F32, &Device::Cpu), &config);
         let unet = unet.map_err(misfit("unet"))?;
         weights.finish(&[]).map_err(AgentError::weights("unet"))?;
         Ok(unet)

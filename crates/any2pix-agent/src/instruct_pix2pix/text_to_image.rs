@@ -135,6 +135,7 @@ impl TextToImage {
     /// Two captions through the text encoder, which is dropped.
     pub fn read(&self, captions: [&str; 2]) -> Result<PairCaptions, AgentError> {
         let said = self.parts.said(&[&self.words.negative, captions[0], captions[1]])?;
+        let said = said.last_hidden_state;
         let row = |i: usize| said.narrow(0, i, 1)?.contiguous();
         let split = || -> candle_core::Result<PairCaptions> {
             Ok(PairCaptions { negative: row(0)?, captions: [row(1)?, row(2)?] })

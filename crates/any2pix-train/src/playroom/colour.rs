@@ -89,6 +89,19 @@ pub fn recolour(picture: &RgbaImage, hue: Option<f32>) -> RgbaImage {
     result
 }
 
+/// Turns the hues of a cut-out by so many degrees, and multiplies saturation and value.
+pub fn turn(picture: &mut RgbaImage, degrees: f32, saturation: f32, value: f32) {
+    for pixel in picture.pixels_mut() {
+        let old = Hsv::of(&Rgb([pixel[0], pixel[1], pixel[2]]));
+        let new = Hsv {
+            hue: old.hue + degrees,
+            saturation: (old.saturation * saturation).min(1.0),
+            value: (old.value * value).min(1.0),
+        };
+        pixel.0[..3].copy_from_slice(&new.rgb().0);
+    }
+}
+
 /// `picture` with the palette of `style`: mean and spread of brightness and both colour axes.
 pub fn match_palette(picture: &RgbImage, style: &RgbImage, strength: f32) -> RgbImage {
     let from = statistics(picture);

@@ -1,12 +1,15 @@
 //! A tiny world, made here, in which everything that samples promise is checked.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use any2pix_nn::Generator;
 use image::{Rgba, RgbaImage};
 
 use super::catalogue::{Habitat, Licence};
+use super::compose::{Manner, SQUARE, square_of};
 use super::sample::{AnswerPiece, Kind, Media, Piece, Sample};
+use super::scene::SCENE_SIDE;
 use super::splits::Split;
 use super::store::{
     Index, StoredAmbience, StoredBackground, StoredConcept, StoredFile, StoredMusic, VERSION,
@@ -158,6 +161,45 @@ fn training_never_shows_what_is_held_out() {
         }
         assert!(!world.backgrounds[sample.recipe.target.view.background].held_out);
     }
+}
+
+fn manner(varied: bool) -> Manner {
+    Manner { words_only: true, varied, unpainted: false, drawings: vec![0; 11].into() }
+}
+
+#[test]
+fn a_caption_names_its_drawings_from_left_to_right_and_is_always_the_same_picture() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = world(dir.path());
+    let (mut pictures, mut together) = (BTreeMap::new(), 0);
+    for seed in 0..60 {
+        let mut generator = Generator::new(seed);
+        let sample = world.sample_in(&manner(true), &mut generator, Split::Train, Kind::Generate);
+        let named: Vec<&str> = sample.wanted.iter().map(|slot| slot.concept.as_str()).collect();
+        let shown: Vec<&str> = sample.objects_after.iter().map(|o| o.concept.as_str()).collect();
+        assert_eq!(named, shown);
+        let corners = sample.wanted.iter().map(|slot| square_of(&slot.bbox).0);
+        assert!(corners.zip([0, SCENE_SIDE - SQUARE]).all(|(left, right)| left == right));
+        together = together.max(named.len());
+        let behind = world.setting(&sample.recipe.target.view);
+        let backdrop = world.backdrop(behind).unwrap();
+        assert_eq!(*sample.recipe.target.view.picture, *backdrop);
+        let before = pictures.insert(sample.caption, sample.target.clone());
+        assert!(before.is_none_or(|before| before == sample.target));
+    }
+    assert_eq!(together, 2);
+}
+
+#[test]
+fn only_training_varies_what_stands_in_a_scene() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = world(dir.path());
+    let source = |varied: bool, split: Split, seed: u64| {
+        world.sample_in(&manner(varied), &mut Generator::new(seed), split, Kind::Remove).source
+    };
+    let differs =
+        |split| (0..4).any(|seed| source(true, split, seed) != source(false, split, seed));
+    assert!(differs(Split::Train) && !differs(Split::HeldOut));
 }
 
 #[test]

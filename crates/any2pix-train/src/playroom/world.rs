@@ -13,7 +13,7 @@ use super::compose::{Manner, SQUARE};
 use super::error::{PlayroomError, Result};
 use super::instruction::Templates;
 use super::sample::{Kind, Sample};
-use super::scene::View;
+use super::scene::{SCENE_SIDE, View};
 use super::splits::{Split, Splits};
 use super::store::{Index, StoredAmbience, StoredConcept, StoredFile, StoredMusic};
 use super::{audio, augment, compose, raster};
@@ -92,6 +92,8 @@ pub struct World {
     /// Concepts of training, then unseen ones.
     pub(super) concepts: Vec<ConceptEntry>,
     pub(super) backgrounds: Vec<BackgroundEntry>,
+    /// For each setting that training shows, one of its backgrounds and its backdrop.
+    pub(super) backdrops: Vec<(usize, Arc<RgbaImage>)>,
     pub(super) ambience: Vec<(String, Arc<Vec<f32>>)>,
     pub(super) music: Vec<MusicEntry>,
     pub(super) templates: Templates,
@@ -127,6 +129,7 @@ impl World {
             music: read_music(dir, &index.music)?,
             templates: Templates::load(),
             dir: dir.to_owned(),
+            backdrops: backdrops(&backgrounds),
             concepts,
             backgrounds,
             by_name,
@@ -257,6 +260,13 @@ impl World {
         self.backgrounds.get(view.background).map_or("", |background| &background.label)
     }
 
+    /// A setting in a few soft colours, as [`Manner::drawings`] has it behind them: `None` where
+    /// training shows no picture of it.
+    pub fn backdrop(&self, setting: &str) -> Option<&RgbaImage> {
+        let is_it = |index: &usize| self.backgrounds[*index].label == setting;
+        self.backdrops.iter().find(|(index, _)| is_it(index)).map(|(_, picture)| &**picture)
+    }
+
     /// A cut-out of a concept of training as [`Manner::drawings`] puts it down, in its square; clear
     /// where there is no such cut-out.
     pub fn drawn(&self, concept: usize, sprite: usize) -> RgbaImage {
@@ -289,6 +299,37 @@ impl World {
     pub fn text_corpus(&self, generator: &mut Generator, count: usize) -> Vec<String> {
         compose::text_corpus(self, generator, count)
     }
+}
+
+/// Colours of a backdrop, in each direction.
+const COLOURS: u32 = 8;
+
+/// The mean colours of what training shows of each setting, drawn out softly.
+fn backdrops(backgrounds: &[BackgroundEntry]) -> Vec<(usize, Arc<RgbaImage>)> {
+    let mut settings: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (index, background) in backgrounds.iter().enumerate().filter(|(_, b)| !b.held_out) {
+        settings.entry(&background.label).or_default().push(index);
+    }
+    let backdrop = |indices: &Vec<usize>| {
+        let few: Vec<RgbaImage> = indices.iter().map(|&i| colours(&backgrounds[i])).collect();
+        let mean = |x, y, c: usize| {
+            let sum: u32 = few.iter().map(|picture| u32::from(picture.get_pixel(x, y)[c])).sum();
+            (sum / few.len() as u32) as u8
+        };
+        let mean = RgbaImage::from_fn(COLOURS, COLOURS, |x, y| {
+            image::Rgba(std::array::from_fn(|c| mean(x, y, c)))
+        });
+        (indices[0], Arc::new(raster::resize(&mean, SCENE_SIDE, SCENE_SIDE)))
+    };
+    settings.values().map(backdrop).collect()
+}
+
+/// The middle of a background in [`COLOURS`]² pixels.
+fn colours(background: &BackgroundEntry) -> RgbaImage {
+    let (width, height) = background.picture.dimensions();
+    let side = width.min(height);
+    let part = [(width - side) / 2, (height - side) / 2, side, side];
+    raster::resize_part(&background.picture, part, COLOURS, COLOURS)
 }
 
 fn read_concept(dir: &Path, concept: &StoredConcept, splits: &Splits) -> Result<ConceptEntry> {

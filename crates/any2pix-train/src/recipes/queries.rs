@@ -53,6 +53,15 @@ impl Queries {
         Ok(Self { known: known.collect::<Result<_>>()?, noise })
     }
 
+    /// The mean picture of every concept.
+    ///
+    /// # Shapes
+    /// → `(concepts, width)`.
+    pub(super) fn means(&self) -> Result<Tensor> {
+        let rows = self.known.iter().map(|known| Tensor::new(&known.pictures[0][..], &Device::Cpu));
+        Ok(Tensor::stack(&rows.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
+    }
+
     /// One of a concept's embeddings, disturbed, as a plan's embedding would be.
     fn one(&self, concept: usize, generator: &mut Generator) -> Vec<f32> {
         let known = &self.known[concept];

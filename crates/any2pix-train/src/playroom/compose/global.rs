@@ -107,6 +107,9 @@ impl Composer<'_> {
     }
 
     pub(super) fn generate(mut self) -> Sample {
+        if !self.manner.drawings.is_empty() {
+            return self.generate_drawn();
+        }
         let mut target = Scene { view: self.view(), objects: Vec::new() };
         let pick = self.pick(&[], Role::Wanted);
         let placed = self.put_wanted(&target, &pick, None, None);
@@ -126,5 +129,19 @@ impl Composer<'_> {
         let telling = Telling { operation: "make", family: "generate", suffix: "" };
         let recipe = Recipe { source: None, target, finish: Finish::None };
         self.finish(recipe, &telling)
+    }
+
+    /// What a caption tells, as drawings before a backdrop.
+    fn generate_drawn(mut self) -> Sample {
+        let mut picks = Vec::new();
+        let target = self.drawn_scene(&mut picks);
+        for (pick, slot) in picks.iter().zip(["wanted", "second"]) {
+            let stands = target.objects.iter().find(|object| object.concept == pick.concept);
+            let Some(placed) = stands else { continue };
+            let slot = self.refer(slot, pick, placed, Role::Wanted);
+            self.wanted.push(slot);
+        }
+        let telling = Telling { operation: "make", family: "generate", suffix: "" };
+        self.finish(Recipe { source: None, target, finish: Finish::None }, &telling)
     }
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use image::{RgbaImage, imageops};
 
+use super::super::colour;
+use super::super::instruction::Role;
 use super::super::place::Place;
 use super::super::raster;
-use super::super::scene::{BBox, Placed, SCENE_SIDE, Scene, fitted};
+use super::super::scene::{BBox, PLAIN_LIGHT, Placed, SCENE_SIDE, Scene, View, fitted};
 use super::{Composer, Pick};
 use crate::playroom::catalogue::Habitat;
 
@@ -16,12 +18,15 @@ use crate::playroom::catalogue::Habitat;
 pub struct Manner {
     /// Things and scenes are referred to by words, never by pictures or sounds.
     pub words_only: bool,
+    /// In training, things that already stand in a scene have other proportions and colours than
+    /// their cut-outs: who finds them shall not know them by heart.
+    pub varied: bool,
     /// Pictures stay blank: for those who only read what is told.
     pub unpainted: bool,
     /// The cut-out of each concept, by its id, that wanted things are drawn from. With any, each has
     /// one size, stands in the middle of the lower edge of a square of [`SQUARE`] on a coarse grid,
-    /// where the scene alone decides, without mirroring, light or shadow. Empty: any cut-out,
-    /// anywhere.
+    /// where the scene alone decides, without mirroring, light or shadow; and pictures from nothing
+    /// show one or two of them before a backdrop. Empty: any cut-out, anywhere, before any picture.
     pub drawings: Arc<[usize]>,
 }
 
@@ -33,6 +38,12 @@ const GRID: u32 = 16;
 const SMALLEST: u32 = 44;
 /// How far to the left and to the right of the usual place the others are, of a scene's side.
 const ASIDE: f32 = 0.31;
+/// Most things of a picture from nothing.
+const TOGETHER: usize = 2;
+/// How often nothing stands before a backdrop.
+const BARE: f32 = 0.1;
+/// How often a varied thing has other colours, too.
+const REPAINTED: f32 = 0.6;
 /// A place where this much of the thing is covered by others is not free.
 const SOME_OVERLAP: f32 = 0.05;
 
@@ -99,6 +110,11 @@ fn free_place(scene: &Scene, inside: &BBox, (x, y): (f32, f32)) -> BBox {
     free.or(least).copied().unwrap_or(places[0])
 }
 
+/// How high the square of a thing of `habitat` stands when nothing else is in the way.
+fn usual_top(habitat: Habitat) -> f32 {
+    usual_middle(habitat, None).1 - SQUARE as f32 * 0.5
+}
+
 /// What stands at `inside` in a square whose corner is as near to `corner` as the grid allows.
 fn in_scene(inside: &BBox, corner: (f32, f32)) -> BBox {
     let (x, y) = (nearest(corner.0) + inside.x, nearest(corner.1) + inside.y);
@@ -129,6 +145,55 @@ impl Composer<'_> {
             None => free_place(scene, &inside, usual_middle(entry.habitat, place)),
         };
         Placed::new((pick.concept, pick.sprite), picture, bbox)
+    }
+
+    /// One or two drawings, which `picks` gets, or none, before a backdrop: what a caption names
+    /// first stands on the left.
+    pub(super) fn drawn_scene(&mut self, picks: &mut Vec<Pick>) -> Scene {
+        let mut scene = Scene { view: self.drawn_view(), objects: Vec::new() };
+        if self.generator.chance(BARE) {
+            return scene;
+        }
+        let mut taken = Vec::new();
+        for _ in 0..1 + self.generator.below(TOGETHER) {
+            let pick = self.pick(&taken, Role::Wanted);
+            taken.push(pick.concept);
+            picks.push(pick);
+        }
+        // Captions name what stands further back first.
+        picks.sort_by_key(|pick| nearest(usual_top(self.entry(pick.concept).habitat)));
+        for (pick, column) in picks.iter().zip([0.0, (SCENE_SIDE - SQUARE) as f32]) {
+            let entry = self.entry(pick.concept);
+            let picture = entry.sprites[pick.sprite].picture.clone();
+            let inside = in_square(&picture, entry.size[1]);
+            let bbox = in_scene(&inside, (column, usual_top(entry.habitat)));
+            scene.insert(Placed::new((pick.concept, pick.sprite), picture, bbox));
+        }
+        scene
+    }
+
+    /// A cut-out as somebody else might have drawn it.
+    pub(super) fn varied(&mut self, picture: &RgbaImage) -> RgbaImage {
+        let (width, height) = picture.dimensions();
+        let width = width as f32 * self.generator.uniform_in(0.85, 1.18);
+        let mut picture = raster::resize(picture, (width as u32).max(1), height);
+        if self.generator.chance(REPAINTED) {
+            let mut within = |low, high| self.generator.uniform_in(low, high);
+            let (degrees, saturation, value) =
+                (within(-30.0, 30.0), within(0.6, 1.3), within(0.8, 1.15));
+            colour::turn(&mut picture, degrees, saturation, value);
+        }
+        picture
+    }
+
+    /// A place as a backdrop shows it.
+    fn drawn_view(&mut self) -> View {
+        let world = self.world;
+        let backdrops = &world.backdrops;
+        let (background, picture) = &backdrops[self.generator.below(backdrops.len())];
+        let square = [0, 0, picture.width()];
+        let (background, picture) = (*background, picture.clone());
+        View { background, picture, square, flip: false, light: PLAIN_LIGHT }
     }
 }
 

@@ -266,8 +266,11 @@ impl<'a> Composer<'a> {
         let entry = self.entry(pick.concept);
         let flip = self.generator.chance(0.5);
         let sprite = &entry.sprites[pick.sprite].picture;
-        let picture =
+        let mut picture =
             if flip { Arc::new(imageops::flip_horizontal(&**sprite)) } else { sprite.clone() };
+        if self.manner.varied && self.split == Split::Train {
+            picture = Arc::new(self.varied(&picture));
+        }
         let [small, large] = entry.size.map(|size| size as f32);
         let bbox = match instead {
             Some(old) => {

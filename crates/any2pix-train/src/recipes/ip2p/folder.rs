@@ -9,6 +9,7 @@ use image::{RgbImage, imageops};
 use serde::Deserialize;
 
 use super::pairs::Pair;
+use super::watch::Looked;
 use crate::playroom::splits::Split;
 use crate::recipes::component;
 use crate::{Result, TrainError};
@@ -91,7 +92,7 @@ impl Folder {
             source: Some(picture(0)?),
             target: picture(1)?,
             text: prompt.edit,
-            drawn_at: None,
+            looked: Looked::default(),
         })
     }
 

@@ -6,6 +6,7 @@ mod pairs;
 mod recipe;
 mod text;
 mod triplets;
+mod watch;
 
 pub use recipe::Ip2pRecipe;
 pub use text::TextRecipe;
@@ -15,6 +16,7 @@ use std::path::Path;
 
 use any2pix_diffusion::{PatchCodec, instruct_pix2pix};
 use any2pix_encoders::clip_text::ClipTextConfig;
+use any2pix_encoders::locator::{Locator, LocatorConfig};
 use any2pix_llm::Tokenizer;
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
@@ -86,7 +88,17 @@ impl Reader {
     }
 }
 
+/// The network that looks at the source for the UNet, if that has channels for it.
+fn eye(model: &Path) -> Result<Locator> {
+    let config: LocatorConfig = component::config(model, EYE)?;
+    let weights = component::weights(model, EYE)?;
+    let locator = Locator::load(weights.builder(DType::F32, &Device::Cpu), &config)?;
+    weights.finish(&[])?;
+    Ok(locator)
+}
+
 /// The components of the model in its folder.
 const TEXT_ENCODER: &str = "ip2p/text_encoder";
 const UNET: &str = "ip2p/unet";
+const EYE: &str = "locator";
 const SCHEDULER: &str = "ip2p/scheduler/scheduler_config.json";

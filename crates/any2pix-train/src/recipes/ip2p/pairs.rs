@@ -8,11 +8,12 @@ use candle_core::{Device, Tensor};
 use image::{GrayImage, Rgb, RgbImage};
 
 use super::folder::Folder;
+use super::watch::Looked;
 use super::{Words, drawings};
 use crate::Result;
 use crate::playroom::recipe::difference;
 use crate::playroom::splits::Split;
-use crate::playroom::{Kind, Manner, Sample, World, square_of};
+use crate::playroom::{Kind, Manner, World};
 use crate::recipes::component;
 use crate::recipes::pictures::to_tensor;
 
@@ -38,8 +39,8 @@ pub(super) struct Pair {
     pub(super) source: Option<RgbImage>,
     pub(super) target: RgbImage,
     pub(super) text: String,
-    /// The corner of the square where a drawing that the text tells stands, pixels.
-    pub(super) drawn_at: Option<(u32, u32)>,
+    /// Where the text says something of the picture.
+    pub(super) looked: Looked,
 }
 
 /// Pairs as tensors.
@@ -53,8 +54,8 @@ pub(super) struct Batch {
     /// Where they differ, `(b, 1, h, w)`, 0 or 1; nowhere without a source.
     pub(super) changed: Tensor,
     pub(super) texts: Vec<String>,
-    /// Where what is told stands.
-    pub(super) drawn_at: Vec<Option<(u32, u32)>>,
+    /// Where the texts say something of the pictures.
+    pub(super) looked: Vec<Looked>,
 }
 
 impl Batch {
@@ -76,8 +77,8 @@ impl Batch {
             has_source: pairs.iter().map(|pair| pair.source.is_some()).collect(),
             target: to_tensor(pairs.iter().map(|pair| &pair.target))?,
             changed: Tensor::stack(&changed, 0)?,
-            drawn_at: pairs.iter().map(|pair| pair.drawn_at).collect(),
-            texts: pairs.into_iter().map(|pair| pair.text).collect(),
+            texts: pairs.iter().map(|pair| pair.text.clone()).collect(),
+            looked: pairs.into_iter().map(|pair| pair.looked).collect(),
         })
     }
 }
@@ -106,7 +107,8 @@ impl Pairs {
         }
         let world = World::open(data).map_err(component::misfit)?;
         let drawings = drawings::typical(&world, &component::imagebind(model)?)?;
-        let manner = Manner { words_only: true, drawings: drawings.into(), ..Manner::default() };
+        let manner =
+            Manner { words_only: true, varied: true, unpainted: false, drawings: drawings.into() };
         Ok(Self::World(Box::new(Composed { world, manner, kinds, words: Words::read()? })))
     }
 
@@ -119,8 +121,8 @@ impl Pairs {
                 let kind = draw_kind(kinds, generator);
                 let sample = world.sample_in(manner, generator, split, kind);
                 let text = words.of(&sample);
-                let drawn_at = drawn_at(&sample);
-                Ok(Pair { source: Some(sample.source), target: sample.target, text, drawn_at })
+                let looked = Looked::of(&sample);
+                Ok(Pair { source: Some(sample.source), target: sample.target, text, looked })
             }
         }
     }
@@ -130,11 +132,7 @@ impl Pairs {
         let Self::World(composed) = self else { return None };
         let Composed { world, manner, .. } = &**composed;
         let sample = world.sample_in(manner, generator, split, Kind::Generate);
-        let drawn_at = drawn_at(&sample);
-        Some(Pair { source: None, target: sample.target, text: sample.caption, drawn_at })
+        let looked = Looked::of(&sample);
+        Some(Pair { source: None, target: sample.target, text: sample.caption, looked })
     }
-}
-
-fn drawn_at(sample: &Sample) -> Option<(u32, u32)> {
-    sample.wanted.first().map(|slot| square_of(&slot.bbox))
 }

@@ -5,19 +5,23 @@ use std::sync::Arc;
 
 use any2pix_diffusion::denoise::{Flow, denoise};
 use any2pix_diffusion::draft::to_latent_mask;
-use any2pix_diffusion::instruct_pix2pix::{Scales, conditions, guided, laid_over, source_latents};
+use any2pix_diffusion::instruct_pix2pix::{
+    Channels, Scales, conditions, gate_error, guided, laid_over, source_latents,
+};
 use any2pix_diffusion::schedulers::{DDIMScheduler, PredictionType, SchedulerConfig};
 use any2pix_diffusion::unet::{
     AttentionControl, AttentionStore, ConditionedUNet, Context, UNetConditions,
 };
-use any2pix_diffusion::{Autoencoder, UNet2DConditionModel, UNet2DConditionModelConfig, as_read};
-use any2pix_encoders::clip_text::ClipTextModel;
+use any2pix_diffusion::{Autoencoder, UNet2DConditionModel, UNet2DConditionModelConfig};
+use any2pix_encoders::clip_text::{ClipTextModel, ClipTextOutput};
+use any2pix_encoders::locator::Locator;
 use any2pix_nn::{Generator, Parameters};
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
 use super::pairs::{Batch, Kinds, Pair, Pairs};
-use super::{Reader, SCHEDULER, TEXT_ENCODER, UNET, Words, codec, drawings};
+use super::watch::Looked;
+use super::{Reader, SCHEDULER, TEXT_ENCODER, UNET, Words, codec, eye, watch};
 use crate::playroom::splits::Split;
 use crate::prefetch::Prefetch;
 use crate::recipes::component;
@@ -49,9 +53,12 @@ struct Ip2pSettings {
     /// How much more an error counts where source and target differ.
     #[serde(default)]
     changed_weight: f64,
-    /// How much it counts that the UNet looks at the wrong part of the drawing that the text tells.
+    /// How much it counts that the UNet looks at the wrong tokens: see [`watch`].
     #[serde(default)]
     attention_weight: f64,
+    /// How much it counts that gates are open where nothing changes, or shut where something does.
+    #[serde(default)]
+    gate_weight: f64,
     /// With a number, only that many pairs are ever shown: a first look at whether it learns.
     #[serde(default)]
     overfit: Option<usize>,
@@ -89,6 +96,8 @@ pub struct Ip2pRecipe {
     scheduler: SchedulerConfig,
     noising: Noising,
     vae: Box<dyn Autoencoder>,
+    channels: Channels,
+    eye: Option<Locator>,
     batches: Prefetch<Batch>,
     pairs: Arc<Pairs>,
 }
@@ -172,7 +181,12 @@ impl Ip2pRecipe {
         if let Some(init) = &settings.init {
             start_from(init, model_dir, &parameters)?;
         }
-        let vae = as_read(codec(model_dir)?, config.in_channels);
+        let codec = codec(model_dir)?;
+        let Some(channels) = Channels::of(&config, codec.latent_channels()) else {
+            return Err(component::misfit("the UNet's channels do not fit the codec's"));
+        };
+        let vae = channels.codec(codec);
+        let eye = (channels.features() > 0).then(|| eye(model_dir)).transpose()?;
         let reader = Reader::open(model_dir)?;
         let text_weights = component::weights(model_dir, TEXT_ENCODER)?;
         let text_builder = text_weights.builder(DType::F32, &Device::Cpu);
@@ -195,16 +209,21 @@ impl Ip2pRecipe {
             settings,
             scheduler,
             vae,
+            channels,
+            eye,
             batches,
             pairs,
         })
     }
 
+    fn read<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Result<ClipTextOutput> {
+        Ok(self.text_encoder.forward(&self.reader.ids(texts)?)?)
+    }
+
     /// # Shapes
-    /// n texts → `(n, tokens, hidden)`, without a graph.
-    fn tokens<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Result<Tensor> {
-        let ids = self.reader.ids(texts)?;
-        Ok(self.text_encoder.forward(&ids)?.last_hidden_state.detach())
+    /// → `(1, tokens, hidden)`, without a graph.
+    fn nothing(&self) -> Result<Tensor> {
+        Ok(self.read([self.words.negative.as_str()])?.last_hidden_state.detach())
     }
 
     /// # Shapes
@@ -214,28 +233,43 @@ impl Ip2pRecipe {
     }
 
     /// # Shapes
-    /// → `(b, c, h/8, w/8)`, zeros where there is no source.
-    fn sources(&self, batch: &Batch) -> Result<Tensor> {
+    /// → `(b, c, h/8, w/8)`, what the UNet sees of the sources; zeros where there is none.
+    fn sources(&self, batch: &Batch, said: &ClipTextOutput) -> Result<Tensor> {
         let latents = source_latents(&*self.vae, &batch.source)?.detach();
-        only(&latents, batch.has_source.iter().copied())
+        let seen = match &self.eye {
+            None => latents,
+            Some(eye) => {
+                let seen = eye.see(&batch.source)?;
+                let features = eye.features(&seen, said.text_embeds.as_ref())?.detach();
+                self.channels.with_features(&latents, &features)?
+            }
+        };
+        only(&seen, batch.has_source.iter().copied())
     }
 
     /// Texts and sources with some left out: of one draw an item, below 2p the text is, from p
-    /// to 3p the source. A text that is left out tells no drawing.
+    /// to 3p the source. A text that is left out says nothing; what a locator was asked with it
+    /// belongs to the source, as it does in both guidances of an edit.
     fn dropped(&self, batch: &mut Batch, generator: &mut Generator) -> Result<(Tensor, Tensor)> {
         let p = self.settings.conditioning_dropout;
         let draws: Vec<f32> = batch.texts.iter().map(|_| generator.uniform()).collect();
-        for (draw, (text, drawn_at)) in
-            draws.iter().zip(batch.texts.iter_mut().zip(&mut batch.drawn_at))
-        {
+        let said = self.read(batch.texts.iter().map(String::as_str))?;
+        let seen = self.sources(batch, &said)?;
+        let mut tokens = said.last_hidden_state.detach();
+        if draws.iter().any(|draw| *draw < 2.0 * p) {
+            let silent: Vec<f32> =
+                draws.iter().map(|d| f32::from(u8::from(*d < 2.0 * p))).collect();
+            let silent = Tensor::from_vec(silent, (draws.len(), 1, 1), &Device::Cpu)?;
+            let others = self.nothing()?.broadcast_sub(&tokens)?;
+            tokens = (tokens + others.broadcast_mul(&silent)?)?;
+        }
+        for (draw, looked) in draws.iter().zip(&mut batch.looked) {
             if *draw < 2.0 * p {
-                text.clone_from(&self.words.negative);
-                *drawn_at = None;
+                *looked = Looked::default();
             }
         }
-        let said = self.tokens(batch.texts.iter().map(String::as_str))?;
         let kept = draws.iter().map(|draw| !(p..3.0 * p).contains(draw));
-        Ok((said, only(&self.sources(batch)?, kept)?))
+        Ok((tokens, only(&seen, kept)?))
     }
 
     /// A target under noise of timesteps of chance.
@@ -254,20 +288,33 @@ impl Ip2pRecipe {
         Ok(Task { timesteps, noised, wanted })
     }
 
+    /// How wrong the gates are of those items that have a source.
+    ///
+    /// # Shapes
+    /// `output` `(b, 2c, h, w)` → `()`; zero of a UNet without gates.
+    fn unsure(&self, output: &Tensor, batch: &Batch) -> Result<Tensor> {
+        if !self.channels.is_gated || self.settings.gate_weight == 0.0 {
+            return Ok(Tensor::zeros((), DType::F32, &Device::Cpu)?);
+        }
+        let error = gate_error(output, &batch.changed, self.channels)?;
+        Ok(only(&error, batch.has_source.iter().copied())?.mean_all()?)
+    }
+
     /// Edits pictures from noise.
     ///
     /// # Shapes
     /// → `(b, 3, h, w)` in `[-1, 1]`.
     fn edit(&self, batch: &Batch, generator: &mut Generator) -> Result<Tensor> {
-        let said = self.tokens(batch.texts.iter().map(String::as_str))?;
-        let nothing = self.tokens(batch.texts.iter().map(|_| self.words.negative.as_str()))?;
-        let conditions = conditions(&said, &nothing)?;
-        let source = self.sources(batch)?;
+        let said = self.read(batch.texts.iter().map(String::as_str))?;
+        let tokens = &said.last_hidden_state;
+        let nothing = self.nothing()?.broadcast_as(tokens.shape())?.contiguous()?;
+        let conditions = conditions(tokens, &nothing)?;
+        let source = self.sources(batch, &said)?;
         let predictor = ConditionedUNet { unet: &self.unet, conditions };
         let scales = Scales { text: 1.0, picture: 1.0 };
         let guided = guided(predictor, &source, scales)?;
         let scheduler = DDIMScheduler::new(&self.scheduler, STEPS).map_err(component::misfit)?;
-        let noise = generator.randn_like(&source)?;
+        let noise = generator.randn_like(&source.narrow(1, 0, self.channels.sample)?)?;
         let latents =
             denoise(&guided, &scheduler, noise, 0, &mut Generator::new(0), |_| Flow::Continue)?;
         Ok(self.vae.latents_to_image(&latents)?.clamp(-1.0, 1.0)?.detach())
@@ -313,18 +360,24 @@ impl Recipe for Ip2pRecipe {
         let conditions = UNetConditions { context, added: None };
         let input = Tensor::cat(&[&noised, &source], 1)?;
         let predicted = self.unet.forward(&input, &timesteps, &conditions)?;
-        let predicted = laid_over(predicted, &source)?;
+        let unsure = self.unsure(&predicted, &batch)?;
+        let predicted = laid_over(predicted, &source.narrow(1, 0, self.channels.sample)?)?;
         let changed = to_latent_mask(&batch.changed, self.vae.spatial_factor())?;
         let error = (predicted - wanted)?.sqr()?.mean_keepdim(1)?;
         let weights = changed.affine(self.settings.changed_weight, 1.0)?;
         let loss = (error.detach() * &changed)?.sum_all()?.to_scalar::<f32>()?;
         let inside = loss / changed.sum_all()?.to_scalar::<f32>()?.max(1.0);
         let all = error.detach().mean_all()?.to_scalar::<f32>()?;
-        let astray = drawings::astray(&store.take(), &batch.drawn_at, SIDE)?;
-        let loss = ((error * weights)?.mean_all()? + (&astray * self.settings.attention_weight)?)?;
+        let watched = store.take();
+        let astray = watch::astray(&watched, &batch.looked)?;
+        let unfound = watch::unfound(&watched, &batch.looked)?;
+        let loss = ((error * weights)?.mean_all()?
+            + ((&astray + &unfound)? * self.settings.attention_weight)?)?;
+        let loss = (loss + (&unsure * self.settings.gate_weight)?)?;
+        let value = |t: &Tensor| t.detach().to_scalar::<f32>().map(f64::from);
         let loss = StepLoss::new(loss, b).log("all", f64::from(all));
-        let astray = f64::from(astray.detach().to_scalar::<f32>()?);
-        Ok(loss.log("inside", f64::from(inside)).log("astray", astray))
+        let loss = loss.log("inside", f64::from(inside)).log("astray", value(&astray)?);
+        Ok(loss.log("unfound", value(&unfound)?).log("unsure", value(&unsure)?))
     }
 
     fn evaluate(&mut self, generator: &mut Generator) -> Result<Vec<(String, f64)>> {

@@ -1,9 +1,10 @@
-//! Stage `ip2p_text`: a text encoder whose last token says what an instruction asks for.
+//! Stage `ip2p_text`: a text encoder whose tokens behind the text say what it asks for.
 //!
 //! The published system takes CLIP's, which hundreds of millions of captions taught the names of
 //! things. A small one learns from the world's own instructions, by telling their kind, objects,
-//! place and look; its last tokens, which no instruction is long enough to reach, tell what the
-//! wanted thing looks like. The UNet then reads all tokens, as it would read CLIP's.
+//! place and look in one token, and by the query that finds the thing it speaks of. Those behind it, which no instruction is long enough to reach,
+//! tell what the wanted things look like, and what is behind them. The UNet then reads all tokens,
+//! as it would read CLIP's.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::playroom::splits::Split;
 use crate::playroom::{Kind, Manner, Place, Sample, World};
 use crate::prefetch::Prefetch;
 use crate::recipes::component;
+use crate::recipes::queries::Queries;
 use crate::stages::StageContext;
 use crate::{Recipe, Result, StepLoss, export};
 
@@ -36,16 +38,20 @@ struct TextSettings {
 /// What is told of an instruction, each as one of so many.
 const QUESTIONS: [&str; 6] = ["kind", "wanted", "unwanted", "place", "look", "setting"];
 
-/// The question whose answer is also told by the drawing.
-const WANTED: usize = 1;
+/// The questions whose answers a locator is asked for: the second where the first has none.
+const ASKED_FOR: [usize; 2] = [2, 1];
 /// How much an error in a drawing counts beside the questions.
 const DRAWING_WEIGHT: f64 = 4.0;
+/// Pictures and sounds that embeddings of concepts come from.
+const EXAMPLES: (usize, usize) = (10, 1);
 
 /// Instructions and what is true of them.
 struct Batch {
     texts: Vec<String>,
     /// One row a question.
     answers: Vec<Vec<u32>>,
+    /// Rows of [`drawings::told`], one after another for each text.
+    told: Vec<u32>,
 }
 
 /// What the model says of a batch, and what is right.
@@ -54,6 +60,8 @@ struct Said {
     answers: Vec<(Tensor, Tensor)>,
     /// Squared error of the drawings as a part of all that there is to tell.
     undrawn: Tensor,
+    /// Squared error of the query, which has length 1.
+    unasked: Option<Tensor>,
 }
 
 /// Instructions that `evaluate` reads.
@@ -65,8 +73,10 @@ pub struct TextRecipe {
     model: ClipTextModel,
     heads: Vec<Linear>,
     drawing_head: Linear,
-    /// `(concepts + 1, drawings::TOKENS, numbers)`, see [`drawings::told`].
+    /// `(rows, drawings::TOKENS, numbers)`, see [`drawings::told`].
     drawings: Tensor,
+    /// `(concepts + 1, embed_dim)`: what a locator is asked for each concept with, then nothing.
+    queries: Tensor,
     reader: Reader,
     batches: Prefetch<Batch>,
     asker: Arc<Asker>,
@@ -86,7 +96,7 @@ struct Asker {
 impl Asker {
     fn batch(&self, size: usize, split: Split, generator: &mut Generator) -> Batch {
         let mut answers = vec![Vec::with_capacity(size); QUESTIONS.len()];
-        let mut texts = Vec::with_capacity(size);
+        let (mut texts, mut told) = (Vec::with_capacity(size), Vec::new());
         for _ in 0..size {
             let is_caption = generator.chance(self.captions);
             let kind = match is_caption {
@@ -101,8 +111,9 @@ impl Asker {
             for (row, answer) in answers.iter_mut().zip(self.answers(&sample)) {
                 row.push(answer as u32);
             }
+            told.extend(drawings::rows_told(&self.world, &sample).map(|row| row as u32));
         }
-        Batch { texts, answers }
+        Batch { texts, answers, told }
     }
 
     /// How many answers each question has; the last of each but the kind's says "none".
@@ -147,7 +158,8 @@ impl TextRecipe {
         let told = world.settings().into_iter().map(str::to_string).collect();
         let typical = drawings::typical(&world, &component::imagebind(&context.model)?)?;
         let drawings = drawings::told(&world, &typical, &codec(&context.model)?)?;
-        let manner = Manner { words_only: true, unpainted: true, drawings: typical.into() };
+        let manner = Manner { words_only: true, drawings: typical.into(), ..Manner::default() };
+        let manner = Manner { unpainted: true, ..manner };
         let asker = Asker { world, manner, words: Words::read()?, settings: told, kinds, captions };
         let seed = context.settings.seed;
         let parameters = Parameters::new(seed);
@@ -157,6 +169,9 @@ impl TextRecipe {
         let heads = QUESTIONS.iter().zip(asker.choices());
         let heads = heads.map(|(name, n)| Linear::load(vb.pp("heads").pp(name), width, n));
         let heads = heads.collect::<candle_core::Result<_>>()?;
+        let queries = Queries::embedded(&context.model, &asker.world, EXAMPLES, 0.0)?.means()?;
+        let none = queries.narrow(0, 0, 1)?.zeros_like()?;
+        let queries = Tensor::cat(&[queries, none], 0)?;
         let numbers = drawings.dim(D::Minus1)?;
         let drawing_head = Linear::load(vb.pp("heads.drawing"), width, numbers)?;
         let asker = Arc::new(asker);
@@ -164,23 +179,51 @@ impl TextRecipe {
         let batches = Prefetch::new(seed, 2, 4, move |_, generator| {
             Ok(shared.batch(size, Split::Train, generator))
         });
-        Ok(Self { parameters, model, heads, drawing_head, drawings, reader, batches, asker })
+        Ok(Self {
+            parameters,
+            model,
+            heads,
+            drawing_head,
+            drawings,
+            queries,
+            reader,
+            batches,
+            asker,
+        })
     }
 
     fn said(&self, batch: &Batch) -> Result<Said> {
         let ids = self.reader.ids(batch.texts.iter().map(String::as_str))?;
         let read = self.model.forward(&ids)?;
+        let last = read.last_hidden_state;
+        let tokens = drawings::GROUPS * drawings::TOKENS;
+        let Some(behind) = last.dim(1)?.checked_sub(tokens + 1) else {
+            return Err(component::misfit("the text encoder has too few positions"));
+        };
+        let knowing = last.narrow(1, behind, 1)?.squeeze(1)?.contiguous()?;
         let pair = |(head, right): (&Linear, &Vec<u32>)| {
-            Ok((head.forward(&read.pooler_output)?, Tensor::new(right.as_slice(), &Device::Cpu)?))
+            Ok((head.forward(&knowing)?, Tensor::new(right.as_slice(), &Device::Cpu)?))
         };
         let answers = self.heads.iter().zip(&batch.answers).map(pair).collect::<Result<_>>()?;
-        let (tokens, last) = (drawings::TOKENS, read.last_hidden_state);
-        let last = last.narrow(1, last.dim(1)? - tokens, tokens)?.contiguous()?;
-        let wanted = Tensor::new(batch.answers[WANTED].as_slice(), &Device::Cpu)?;
-        let wanted = self.drawings.index_select(&wanted, 0)?;
-        let error = (self.drawing_head.forward(&last)? - &wanted)?.sqr()?.mean_all()?;
-        let all = f64::from(wanted.sqr()?.mean_all()?.to_scalar::<f32>()?);
-        Ok(Said { answers, undrawn: (error / all.max(1e-6))? })
+        let drawn =
+            self.drawing_head.forward(&last.narrow(1, behind + 1, tokens)?.contiguous()?)?;
+        let told = Tensor::new(batch.told.as_slice(), &Device::Cpu)?;
+        let told = self.drawings.index_select(&told, 0)?.reshape(drawn.shape())?;
+        let error = (drawn - &told)?.sqr()?.mean_all()?;
+        let all = f64::from(told.sqr()?.mean_all()?.to_scalar::<f32>()?);
+        let unasked = read.text_embeds.map(|query| self.unasked(&query, batch)).transpose()?;
+        Ok(Said { answers, undrawn: (error / all.max(1e-6))?, unasked })
+    }
+
+    fn unasked(&self, query: &Tensor, batch: &Batch) -> Result<Tensor> {
+        let nothing = self.queries.dim(0)? as u32 - 1;
+        let [unwanted, wanted] = ASKED_FOR.map(|question| &batch.answers[question]);
+        let first = |(unwanted, wanted): (&u32, &u32)| {
+            if *unwanted == nothing { *wanted } else { *unwanted }
+        };
+        let asked: Vec<u32> = unwanted.iter().zip(wanted).map(first).collect();
+        let right = self.queries.index_select(&Tensor::new(asked, &Device::Cpu)?, 0)?;
+        Ok((query - right)?.sqr()?.sum(1)?.mean_all()?)
     }
 }
 
@@ -202,10 +245,16 @@ impl Recipe for TextRecipe {
         let said = self.said(&batch)?;
         let undrawn = f64::from(said.undrawn.to_scalar::<f32>()?);
         let mut loss = (said.undrawn * DRAWING_WEIGHT)?;
+        let mut unasked = 0.0;
+        if let Some(error) = said.unasked {
+            unasked = f64::from(error.to_scalar::<f32>()?);
+            loss = (loss + error)?;
+        }
         for (logits, right) in said.answers {
             loss = (loss + candle_nn::loss::cross_entropy(&logits, &right)?)?;
         }
-        Ok(StepLoss::new(loss, batch.texts.len()).log("undrawn", undrawn))
+        let loss = StepLoss::new(loss, batch.texts.len());
+        Ok(loss.log("undrawn", undrawn).log("unasked", unasked))
     }
 
     fn evaluate(&mut self, generator: &mut Generator) -> Result<Vec<(String, f64)>> {
@@ -218,7 +267,10 @@ impl Recipe for TextRecipe {
             all = (all * &hits)?;
             figures.push(((*name).to_string(), f64::from(hits.mean_all()?.to_scalar::<f32>()?)));
         }
-        figures.push(("undrawn".to_string(), f64::from(said.undrawn.to_scalar::<f32>()?)));
+        for (name, error) in [("undrawn", Some(said.undrawn)), ("unasked", said.unasked)] {
+            let Some(error) = error else { continue };
+            figures.push((name.to_string(), f64::from(error.to_scalar::<f32>()?)));
+        }
         figures.push(("all".to_string(), f64::from(all.mean_all()?.to_scalar::<f32>()?)));
         Ok(figures)
     }

@@ -6,8 +6,9 @@ use any2pix_nn::Generator;
 
 use super::Words;
 use crate::Result;
+use crate::playroom::scene::Scene;
 use crate::playroom::splits::Split;
-use crate::playroom::{Kind, Manner, World};
+use crate::playroom::{Kind, Manner, Sample, World};
 
 /// What a picture shows, what is asked for, and what it shows then.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +23,10 @@ pub struct WorldTriplet {
 
 /// Edits that change a caption by a thing.
 const KINDS: [Kind; 3] = [Kind::Add, Kind::Remove, Kind::Replace];
+/// More things than this are in no picture.
+const MOST: usize = 2;
 /// So many are drawn for each that is wanted before the world counts as exhausted.
-const PATIENCE: usize = 20;
+const PATIENCE: usize = 40;
 
 /// Up to `count` edits of different captions.
 pub fn world_triplets(world: &World, count: usize, seed: u64) -> Result<Vec<WorldTriplet>> {
@@ -38,6 +41,9 @@ pub fn world_triplets(world: &World, count: usize, seed: u64) -> Result<Vec<Worl
         let mut generator = root.fork(&number.to_string());
         let kind = KINDS[number % KINDS.len()];
         let sample = world.sample_in(&manner, &mut generator, Split::Train, kind);
+        if !is_plain(&sample) {
+            continue;
+        }
         let edit = words.of(&sample);
         let (caption, output) = (sample.source_caption, sample.caption);
         if !caption.is_empty() && caption != output && seen.insert(caption.clone()) {
@@ -45,4 +51,17 @@ pub fn world_triplets(world: &World, count: usize, seed: u64) -> Result<Vec<Worl
         }
     }
     Ok(triplets)
+}
+
+/// Whether both captions name few things, and the same ones in the same order: a painter of
+/// captions then has them in the same places.
+fn is_plain(sample: &Sample) -> bool {
+    let named = |scene: Option<&Scene>| -> Vec<usize> {
+        scene.map_or_else(Vec::new, |scene| scene.objects.iter().map(|o| o.concept).collect())
+    };
+    let (before, after) =
+        (named(sample.recipe.source.as_ref()), named(Some(&sample.recipe.target)));
+    let changed = before.iter().zip(&after).filter(|(old, new)| old != new).count();
+    let is_replaced = sample.kind == Kind::Replace && before.len() == after.len() && changed == 1;
+    before.len().max(after.len()) <= MOST && (is_replaced || changed == 0)
 }
