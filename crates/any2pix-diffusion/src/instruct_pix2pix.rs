@@ -17,7 +17,7 @@ pub struct Channels {
     /// Channels of the sample; as many at first of the source are its latents.
     pub sample: usize,
     /// Channels of the source: none for a text-to-image model; what comes behind its latents is
-    /// what else is seen in it, see [`with_features`].
+    /// what else is seen in it, see [`Channels::with_features`].
     pub source: usize,
     /// Whether four neighbouring latents of the codec stand together in the sample's channels.
     pub is_packed: bool,
