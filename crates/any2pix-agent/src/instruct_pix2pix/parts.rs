@@ -263,10 +263,9 @@ impl Parts {
         let latent_channels = codec["latent_channels"].as_u64().unwrap_or(4).max(1) as usize;
         let Some(channels) = Channels::of(&config, latent_channels) else {
             let UNet2DConditionModelConfig { in_channels, out_channels, .. } = config;
+            let need = format!("{latent_channels}, or that and a source's {latent_channels} more");
             let reason = format!(
-                "in_channels is {in_channels} and out_channels {out_channels}; latents of \
-                 {latent_channels} channels and a source need {} and {latent_channels}",
-                2 * latent_channels
+                "in_channels is {in_channels}, out_channels {out_channels}; latents have {need}"
             );
             return Err(self.store.bad("unet/config.json", &reason));
         };
