@@ -38,6 +38,11 @@ impl Channels {
         fits.then_some(Self { sample, source, is_packed, is_gated })
     }
 
+    /// Latents a side that stand together at a position.
+    pub fn latents_a_side(&self) -> usize {
+        if self.is_packed { Packed::<()>::SIDE } else { 1 }
+    }
+
     /// Channels of what is seen in the source besides its latents.
     pub fn features(&self) -> usize {
         self.source.saturating_sub(self.sample)
@@ -57,8 +62,8 @@ impl Channels {
     pub fn with_features(&self, latents: &Tensor, features: &Tensor) -> Result<Tensor> {
         const FINER: usize = 2;
         let (_, _, h, w) = latents.dims4()?;
-        let cells = if self.is_packed { Packed::<()>::SIDE } else { 1 };
-        let (h, w) = (h * cells * FINER, w * cells * FINER);
+        let finer = self.latents_a_side() * FINER;
+        let (h, w) = (h * finer, w * finer);
         let features = features.upsample_nearest2d(h, w)?.avg_pool2d(FINER)?;
         let features = if self.is_packed { pack(&features)? } else { features };
         Tensor::cat(&[latents, &features], 1)
@@ -124,8 +129,7 @@ pub fn laid_over(output: Tensor, source: &Tensor) -> Result<Tensor> {
 /// `output` `(b, 2c, h, w)`, `changed` `(b, 1, h', w')`, 0 or 1 a pixel → `(b, c, h, w)`.
 pub fn gate_error(output: &Tensor, changed: &Tensor, channels: Channels) -> Result<Tensor> {
     let gates = output.chunk(2, 1)?.swap_remove(1);
-    let cells = if channels.is_packed { Packed::<()>::SIDE } else { 1 };
-    let factor = changed.dim(2)? / (gates.dim(2)? * cells);
+    let factor = changed.dim(2)? / (gates.dim(2)? * channels.latents_a_side());
     let open = to_latent_mask(changed, factor)?;
     let open = if channels.is_packed { pack(&open)? } else { open };
     let open = open.repeat((1, channels.sample / open.dim(1)?, 1, 1))?;

@@ -174,8 +174,9 @@ impl InstructPix2Pix {
         to_pixels(&*self.parts.codec()?, latents, Stage::Decode)
     }
 
-    /// What was painted, at the source's size; `seen` is what the UNet saw of the source. A model with gates says where it changed something,
-    /// which the report gets; when composing is wanted, the rest stays the source's own.
+    /// What was painted, at the source's size; `seen` is what the UNet saw of the source. A model
+    /// with gates says where it changed something, which the report gets; when composing is
+    /// wanted, the rest stays the source's own.
     fn at_source_size(
         &self,
         (source, seen, canvas): (&RgbImage, &Tensor, &Canvas),

@@ -300,7 +300,7 @@ impl Parts {
         weights.finish(&[]).map_err(AgentError::weights(EYE))?;
         let features = eye.look(picture).and_then(|seen| eye.features(&seen, query));
         let features = features.map_err(AgentError::compute(Stage::Invert))?;
-        let count = features.dims()[1] * if channels.is_packed { 4 } else { 1 };
+        let count = features.dims()[1] * channels.latents_a_side().pow(2);
         match count == channels.features() {
             true => Ok(Some(features)),
             false => Err(self.unfit(&channels)),

@@ -62,6 +62,28 @@ fn unpacked<const BLOCK: usize>(
     }
 }
 
+/// Bytes that are multiplied at once: a block of `Q4_K`, eight blocks of `Q4_0`.
+#[cfg(target_arch = "x86_64")]
+const STEP: usize = 144;
+/// Steps between what is multiplied and what is asked from memory.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 16;
+/// Bytes of a line of the cache.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 64;
+
+/// Asks memory for what is multiplied some time after `step`.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2")]
+fn ask(step: &[u8; STEP]) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    let later = step.as_ptr().wrapping_add(AHEAD * STEP);
+    for line in 0..STEP.div_ceil(LINE) {
+        _mm_prefetch::<_MM_HINT_T0>(later.wrapping_add(line * LINE).cast());
+    }
+}
+
 /// The sum of eight lanes, always in the same order.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]

@@ -178,23 +178,8 @@ fn one(row: &[u8], x: &Rounded, block: usize, place: fn(usize) -> [usize; 2]) ->
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::super::sum_of;
+    use super::super::{ask, sum_of};
     use super::{BLOCK, GROUP, GROUP_BYTES, Rounded};
-
-    /// Groups between what is multiplied and what is asked from memory.
-    const AHEAD: usize = 16;
-    /// Bytes of a line of the cache.
-    const LINE: usize = 64;
-
-    /// Asks memory for the group that is multiplied some time later.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn ask(group: &[u8; GROUP_BYTES]) {
-        let later = group.as_ptr().wrapping_add(AHEAD * GROUP_BYTES);
-        for line in 0..GROUP_BYTES.div_ceil(LINE) {
-            _mm_prefetch::<_MM_HINT_T0>(later.wrapping_add(line * LINE).cast());
-        }
-    }
 
     /// The scales of group `i`, those of the activations multiplied in; and what the weights' zero
     /// point adds, on top of `offset`.

@@ -159,13 +159,8 @@ fn one(block: &[u8; BLOCK_BYTES], x: &Rounded, i: usize) -> f32 {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::super::sum_of;
+    use super::super::{ask, sum_of};
     use super::{BLOCK, BLOCK_BYTES, PAIRS, PART, PARTS, Rounded, factors, scales_and_minima};
-
-    /// Blocks between what is multiplied and what is asked from memory.
-    const AHEAD: usize = 16;
-    /// Bytes of a line of the cache.
-    const LINE: usize = 64;
 
     /// What a block says besides its weights.
     struct Head {
@@ -184,13 +179,10 @@ mod x86 {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn head(block: &[u8; BLOCK_BYTES], x: &Rounded, i: usize, below: __m128) -> Head {
-        let later = block.as_ptr().wrapping_add(AHEAD * BLOCK_BYTES);
+        ask(block);
         let [scales, minima] = scales_and_minima(block);
         let wide =
             |bytes: [u8; PARTS]| _mm_cvtepu8_epi16(_mm_cvtsi64_si128(i64::from_le_bytes(bytes)));
-        for line in 0..BLOCK_BYTES.div_ceil(LINE) {
-            _mm_prefetch::<_MM_HINT_T0>(later.wrapping_add(line * LINE).cast());
-        }
         // SAFETY: the caller promises x.
         unsafe {
             let [d, e] = factors(block);

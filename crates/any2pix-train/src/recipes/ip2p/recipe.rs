@@ -256,17 +256,18 @@ impl Ip2pRecipe {
         let said = self.read(batch.texts.iter().map(String::as_str))?;
         let seen = self.sources(batch, &said)?;
         let mut tokens = said.last_hidden_state.detach();
-        if draws.iter().any(|draw| *draw < 2.0 * p) {
-            let silent: Vec<f32> =
-                draws.iter().map(|d| f32::from(u8::from(*d < 2.0 * p))).collect();
-            let silent = Tensor::from_vec(silent, (draws.len(), 1, 1), &Device::Cpu)?;
-            let others = self.nothing()?.broadcast_sub(&tokens)?;
-            tokens = (tokens + others.broadcast_mul(&silent)?)?;
+        let silent: Vec<bool> = draws.iter().map(|draw| *draw < 2.0 * p).collect();
+        if silent.contains(&true) {
+            let nothing = self.nothing()?;
+            let row = |(item, silent): (usize, &bool)| match silent {
+                true => Ok(nothing.clone()),
+                false => tokens.narrow(0, item, 1),
+            };
+            let rows = silent.iter().enumerate().map(row);
+            tokens = Tensor::cat(&rows.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
         }
-        for (draw, looked) in draws.iter().zip(&mut batch.looked) {
-            if *draw < 2.0 * p {
-                *looked = Looked::default();
-            }
+        for (_, looked) in silent.iter().zip(&mut batch.looked).filter(|(silent, _)| **silent) {
+            *looked = Looked::default();
         }
         let kept = draws.iter().map(|draw| !(p..3.0 * p).contains(draw));
         Ok((tokens, only(&seen, kept)?))
