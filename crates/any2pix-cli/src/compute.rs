@@ -11,11 +11,11 @@ pub(crate) struct ComputeArgs {
     /// Threads to compute with; the result does not depend on it.
     #[arg(long, global = true, env = "ANY2PIX_THREADS", value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Use at most these instructions; unless given, the best of this machine.
+    /// Use at most these instructions; unless given, those that are fastest on this machine.
     #[arg(long, global = true, env = "ANY2PIX_LEVEL", value_enum)]
     level: Option<LevelArg>,
-    /// Precision of weights and products. Unless given, edits use bf16 where the machine
-    /// multiplies it, f32 elsewhere.
+    /// Precision of weights and products. Unless given, edits use bf16 where the machine has
+    /// instructions for it, f32 elsewhere.
     #[arg(long, global = true, env = "ANY2PIX_PRECISION", value_enum)]
     precision: Option<PrecisionArg>,
 }
@@ -37,9 +37,10 @@ enum PrecisionArg {
     F16,
 }
 
-/// Whether this machine multiplies bfloat16 faster than f32.
+/// Whether this machine has instructions for bfloat16; where they are slower than those for f32,
+/// weights are kept in it all the same, in half the memory.
 pub(crate) fn has_bf16() -> bool {
-    Level::current() >= Level::Avx512Bf16
+    Level::detected() >= Level::Avx512Bf16
 }
 
 impl ComputeArgs {
@@ -66,7 +67,7 @@ impl ComputeArgs {
         })
     }
 
-    /// Computes in the precision that was asked for, or in the machine's fastest.
+    /// Computes in the precision that was asked for, or in bf16 where the machine has it.
     pub(crate) fn use_fastest(&self) {
         let fastest = if has_bf16() { Precision::Bf16 } else { Precision::F32 };
         ops::set_precision(self.precision().unwrap_or(fastest));

@@ -1,14 +1,23 @@
 //! 2-D convolution on channels-last activations: forward, by data, by weights.
 //!
 //! All three are matrix products; the matrix of patches is virtual: its rows are read from the
-//! activations as panels are packed, so it never exists as a whole.
+//! activations as panels are packed, so it never exists as a whole; or kernels read them where the
+//! activations lie, with zeros around each picture.
+#![allow(unsafe_code)]
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::gemm::{Dense, Matrix, Operand, Output, Packed, Size, gemm, gemm_packed, rounded_pairs};
+use crate::buffer::{Fresh, in_chunks};
+use crate::gemm::{
+    Dense, Lying, Matrix, Operand, Output, Packed, Size, gemm, gemm_packed, reads_lying,
+    rounded_pairs,
+};
 use crate::level::{Engine, vectorised};
+
+/// Pictures with margins are not made if they would have more elements.
+const MOST_WITH_MARGINS: usize = 1 << 26;
 
 /// Shapes of a convolution: `x` `(batch, height, width, inputs)`, `weight`
 /// `(outputs, inputs, kernel_height, kernel_width)`.
@@ -101,6 +110,78 @@ impl<'a> Patches<'a> {
             step: 1,
             shift: (shift(shape.kernel.0), shift(shape.kernel.1)),
             zoom: shape.stride as isize,
+        }
+    }
+
+    /// The data with as many zeros around it that no patch reaches beyond them; `None` if that
+    /// cannot be, or would take more memory than it saves time.
+    fn with_margins(&self) -> Option<Vec<f32>> {
+        let (height, width, channels) = self.with_margins_size();
+        let line = width * channels;
+        let pictures = self.data.len() / (self.size.0 * self.size.1 * channels).max(1);
+        let len = pictures * height * line;
+        if self.zoom != 1 || self.data.is_empty() || len > MOST_WITH_MARGINS {
+            return None;
+        }
+        let copy = |start: usize, to: &mut Fresh| {
+            let (picture, y) = (start / line / height, start / line % height);
+            self.line_with_margins((picture, y as isize + self.shift.0), channels, to);
+        };
+        // SAFETY: each chunk is one line, all of which is written.
+        Some(unsafe { in_chunks(len, line, copy) })
+    }
+
+    /// Rows, columns and channels with margins.
+    fn with_margins_size(&self) -> (usize, usize, usize) {
+        let length = |grid: usize, kernel: usize| (grid.max(1) - 1) * self.step as usize + kernel;
+        let (height, width) =
+            (length(self.grid.0, self.kernel.0), length(self.grid.1, self.kernel.1));
+        (height, width, self.size.2)
+    }
+
+    /// Writes a line of pixels with zeros where there are none.
+    fn line_with_margins(&self, (picture, y): (usize, isize), channels: usize, to: &mut Fresh) {
+        let line = self.size.1 * channels;
+        let first = self.shift.1 * channels as isize;
+        let left = (-first).clamp(0, to.len() as isize) as usize;
+        let start = first.max(0) as usize;
+        let pixels = match self.unzoom(y, self.size.0) {
+            Some(y) => &self.data[(picture * self.size.0 + y) * line..][..line],
+            None => &[],
+        };
+        let pixels = &pixels[start.min(pixels.len())..];
+        let count = pixels.len().min(to.len() - left);
+        let (before, rest) = to.split_at_mut(left);
+        let (inside, after) = rest.split_at_mut(count);
+        for slot in before.iter_mut().chain(after) {
+            slot.write(0.0);
+        }
+        inside.iter_mut().zip(pixels).for_each(|(slot, pixel)| {
+            slot.write(*pixel);
+        });
+    }
+
+    /// The same patches, read from data with margins.
+    fn inside<'b>(&self, data: &'b [f32]) -> Patches<'b> {
+        let size = self.with_margins_size();
+        let (grid, kernel, step, zoom) = (self.grid, self.kernel, self.step, self.zoom);
+        Patches { data, pairs: None, size, grid, kernel, step, shift: (0, 0), zoom }
+    }
+
+    /// Ready to be a left operand: in memory where rows can be read there, in `margins` if need be,
+    /// else rounded if the engine rounds.
+    fn ready(
+        self,
+        reads_lying: bool,
+        margins: &'a mut Option<Vec<f32>>,
+        round: impl FnOnce(&[f32]) -> Option<Vec<u32>>,
+    ) -> Self {
+        if reads_lying && self.lying().is_none() {
+            *margins = self.with_margins();
+        }
+        match margins {
+            Some(data) => self.inside(data),
+            None => self.rounded(round),
         }
     }
 
@@ -265,6 +346,22 @@ impl Matrix for Patches<'_> {
         buffer
     }
 
+    fn lying(&self) -> Option<Lying<'_>> {
+        let (height, width, channels) = self.with_margins_size();
+        let fits = self.shift == (0, 0) && height <= self.size.0 && width <= self.size.1;
+        if self.zoom != 1 || !fits {
+            return None;
+        }
+        let (step, line) = (self.step as usize, self.size.1 * channels);
+        Some(Lying {
+            data: self.data,
+            row: step * channels,
+            line: (self.grid.1, step * line),
+            picture: (self.grid.0, self.size.0 * line),
+            run: (self.kernel.1 * channels, line),
+        })
+    }
+
     #[inline]
     fn pairs(&self, row: usize, lane: usize, to: &mut [u32]) -> bool {
         let Some(pairs) = &self.pairs else { return false };
@@ -384,7 +481,9 @@ pub fn conv2d(
         let (x, weight) = (Operand::rows_along_k(&x), Operand::rows_along_k(&weight));
         return gemm(engine, size, x, weight, output);
     }
-    let patches = Patches::of_input(x, shape).rounded(|x| rounded_pairs(engine, x));
+    let (lies, mut margins) = (reads_lying(engine), None);
+    let patches = Patches::of_input(x, shape);
+    let patches = patches.ready(lies, &mut margins, |x| rounded_pairs(engine, x));
     let weight = taps_before_inputs(engine, weight, shape);
     let weight = Dense::new(&weight, size.k);
     let (patches, weight) = (Operand::rows_along_k(&patches), Operand::rows_along_k(&weight));
@@ -410,7 +509,9 @@ pub fn conv2d_packed(
         let x = Dense::new(x, shape.inputs);
         return gemm_packed(shape.output_pixels(), Operand::rows_along_k(&x), weight, output);
     }
-    let patches = Patches::of_input(x, shape).rounded(|x| weight.rounded_pairs(x));
+    let mut margins = None;
+    let patches = Patches::of_input(x, shape);
+    let patches = patches.ready(weight.reads_lying(), &mut margins, |x| weight.rounded_pairs(x));
     gemm_packed(shape.output_pixels(), Operand::rows_along_k(&patches), weight, output);
 }
 
@@ -454,7 +555,9 @@ fn by_data_of_taps(
             (Operand::rows_along_k(&gradient), Operand::rows_across_k(&weight));
         return gemm(engine, size, gradient, weight, output);
     }
-    let patches = Patches::of_output(gradient, shape).rounded(|x| rounded_pairs(engine, x));
+    let (lies, mut margins) = (reads_lying(engine), None);
+    let patches = Patches::of_output(gradient, shape);
+    let patches = patches.ready(lies, &mut margins, |x| rounded_pairs(engine, x));
     let (taps, outputs, inputs) = (shape.taps(), shape.outputs, shape.inputs);
     let weight = FlippedTaps { weight, taps, outputs, inputs };
     let (patches, weight) = (Operand::rows_along_k(&patches), Operand::rows_across_k(&weight));

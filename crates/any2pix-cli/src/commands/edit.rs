@@ -129,7 +129,10 @@ fn again(
         return Err(Failure::refused(message).hint("leave --precision (ANY2PIX_PRECISION) out"));
     }
     ops::set_precision(precision);
-    match recording.level().filter(|level| *level <= Level::current()) {
+    // What this machine has, slow or not; less than that only if less was asked for.
+    let most =
+        if Level::current() == Level::fastest() { Level::detected() } else { Level::current() };
+    match recording.level().filter(|level| *level <= most) {
         Some(level) => Level::limit(level),
         None => printer.warning(&format!(
             "the edit was computed with {}, which is not used here: last digits may differ",

@@ -163,6 +163,11 @@ impl Kernel {
         self.lane_multiple() > 1
     }
 
+    /// Whether it can read rows of A that run along k where they lie.
+    pub(crate) fn reads_lying(self) -> bool {
+        self.depth() == 1 && !self.needs_rows_along_k()
+    }
+
     /// Prepares this thread; the guard lives as long as the kernel is called.
     pub(crate) fn prepare(self) -> Guard {
         #[cfg(target_arch = "x86_64")]
@@ -183,6 +188,8 @@ impl Kernel {
         debug_assert!((1..=self.rows()).contains(&call.rows));
         debug_assert!((1..=self.columns()).contains(&call.columns));
         let registers = (call.columns - 1) / self.vector();
+        let along = usize::from(call.a_lane == 1);
+        debug_assert!(along == 1 || (call.a_row, call.a_lane) == (1, self.rows()));
         // SAFETY: the caller's promise; the engine's level was detected.
         unsafe {
             match self {
@@ -190,9 +197,9 @@ impl Kernel {
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2 => micro_avx2::TILES[call.rows - 1][registers](call),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512 => micro_avx512::TILES_F32[call.rows - 1][registers](call),
+                Self::Avx512 => micro_avx512::TILES_F32[along][call.rows - 1][registers](call),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512Bf16 => micro_avx512::TILES_BF16[call.rows - 1][registers](call),
+                Self::Avx512Bf16 => micro_avx512::TILES_BF16[along][call.rows - 1][registers](call),
                 #[cfg(target_arch = "x86_64")]
                 Self::Amx => amx::tile(call),
             }

@@ -15,6 +15,13 @@ pub(crate) const VECTOR: usize = 16;
 /// A cache line is asked for ahead of its use every so many lanes.
 const LANES_A_LINE: usize = 8;
 
+macro_rules! tiles {
+    ($name:ident, $along:literal, $($rows:literal)*) => {
+        [$([$name::<$rows, 1, $along>, $name::<$rows, 2, $along>, $name::<$rows, 3, $along>,
+            $name::<$rows, 4, $along>]),*]
+    };
+}
+
 macro_rules! kernel {
     ($name:ident, $tiles:ident, $features:literal, $step:expr, $doc:literal) => {
         #[doc = $doc]
@@ -22,7 +29,7 @@ macro_rules! kernel {
         /// # Safety
         /// The pointers of `call` are good for what it says.
         #[target_feature(enable = $features)]
-        unsafe fn $name<const R: usize, const V: usize>(call: &Call) {
+        unsafe fn $name<const R: usize, const V: usize, const ALONG: bool>(call: &Call) {
             let mut sums = [[_mm512_setzero_ps(); V]; R];
             let (mut rows, mut columns) = (call.a, call.b);
             // SAFETY: all reads and writes are in the ranges that the caller promises; the mask
@@ -34,28 +41,31 @@ macro_rules! kernel {
                         _mm_prefetch::<_MM_HINT_T0>(to.cast());
                     }
                 }
-                let mut step = || {
+                // Distances that the compiler knows cost no additions, which would wait for the
+                // same ports as the products.
+                let (row, lane) = if ALONG { (call.a_row, 1) } else { (1, ROWS) };
+                let mut step = |rows: *const u32, columns: *const u32| {
                     let b: [__m512i; V] =
                         std::array::from_fn(|j| _mm512_loadu_si512(columns.add(j * VECTOR).cast()));
                     for (i, sums) in sums.iter_mut().enumerate() {
-                        let a = _mm512_set1_epi32(*rows.add(i * call.a_row) as i32);
+                        let a = _mm512_set1_epi32(*rows.add(i * row) as i32);
                         for (sum, b) in sums.iter_mut().zip(b) {
                             *sum = $step(*sum, a, b);
                         }
                     }
-                    rows = rows.add(call.a_lane);
-                    columns = columns.add(V * VECTOR);
                 };
                 for line in 0..call.lanes / LANES_A_LINE {
                     for ahead in call.ahead {
                         _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line * 64).cast());
                     }
-                    for _ in 0..LANES_A_LINE {
-                        step();
+                    for i in 0..LANES_A_LINE {
+                        step(rows.add(i * lane), columns.add(i * V * VECTOR));
                     }
+                    rows = rows.add(LANES_A_LINE * lane);
+                    columns = columns.add(LANES_A_LINE * V * VECTOR);
                 }
-                for _ in 0..call.lanes % LANES_A_LINE {
-                    step();
+                for i in 0..call.lanes % LANES_A_LINE {
+                    step(rows.add(i * lane), columns.add(i * V * VECTOR));
                 }
                 let last = mask(call.columns - (V - 1) * VECTOR);
                 for (i, sums) in sums.iter().enumerate() {
@@ -72,15 +82,10 @@ macro_rules! kernel {
             }
         }
 
-        /// The kernel of so many rows and registers along the columns, both less one.
-        pub(crate) const $tiles: [[Micro; 4]; ROWS] = [
-            [$name::<1, 1>, $name::<1, 2>, $name::<1, 3>, $name::<1, 4>],
-            [$name::<2, 1>, $name::<2, 2>, $name::<2, 3>, $name::<2, 4>],
-            [$name::<3, 1>, $name::<3, 2>, $name::<3, 3>, $name::<3, 4>],
-            [$name::<4, 1>, $name::<4, 2>, $name::<4, 3>, $name::<4, 4>],
-            [$name::<5, 1>, $name::<5, 2>, $name::<5, 3>, $name::<5, 4>],
-            [$name::<6, 1>, $name::<6, 2>, $name::<6, 3>, $name::<6, 4>],
-        ];
+        /// The kernel of so many rows and registers along the columns, both less one, for rows of A
+        /// that run across k and for those that run along it.
+        pub(crate) const $tiles: [[[Micro; 4]; ROWS]; 2] =
+    [tiles!($name, false, 1 2 3 4 5 6), tiles!($name, true, 1 2 3 4 5 6)];
     };
 }
 

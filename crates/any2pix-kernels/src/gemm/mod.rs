@@ -4,6 +4,7 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
 mod kernel;
+mod lying;
 #[cfg(target_arch = "x86_64")]
 mod micro_avx2;
 #[cfg(target_arch = "x86_64")]
@@ -23,6 +24,7 @@ use crate::level::{Engine, vectorised};
 use crate::math::sum2;
 use crate::scratch::{Lanes, Shared, thread_scratch};
 use kernel::Kernel;
+pub use lying::Lying;
 pub use operand::{Dense, Matrix, Operand};
 use pack::BPanels;
 pub use packed::Packed;
@@ -230,6 +232,11 @@ vectorised! {
     fn dot(level: Level, a: &[f32], b: &[f32]) -> f32 {
         sum2(a, b, |a, b| a * b)
     }
+}
+
+/// Whether left operands whose rows run along k are read where they lie.
+pub(crate) fn reads_lying(engine: Engine) -> bool {
+    Kernel::of(engine).reads_lying()
 }
 
 /// All of `x` as pairs of bfloat16, if the engine multiplies those.

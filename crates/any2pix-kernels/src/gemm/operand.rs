@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::lying::Lying;
+
 /// A matrix that can show pieces of its rows.
 pub trait Matrix: Sync {
     /// `buffer.len()` elements of `row` from `column`: a view if they lie side by side in
@@ -29,6 +31,12 @@ pub trait Matrix: Sync {
     fn place(&self, row: usize, column: usize) -> *const f32 {
         let _ = (row, column);
         std::ptr::null()
+    }
+
+    /// How its elements lie in memory, if each does; kernels then read them where they are.
+    #[inline]
+    fn lying(&self) -> Option<Lying<'_>> {
+        None
     }
 
     /// Writes pairs of bfloat16 of `row` from pair `lane` on, zeros beyond its end; false if the
@@ -59,6 +67,11 @@ impl Matrix for Dense<'_> {
     fn row<'a>(&'a self, row: usize, column: usize, buffer: &'a mut [f32]) -> &'a [f32] {
         let start = row * self.stride + column;
         &self.data[start..start + buffer.len()]
+    }
+
+    #[inline]
+    fn lying(&self) -> Option<Lying<'_>> {
+        Some(Lying::rows(self.data, self.stride))
     }
 
     #[inline]

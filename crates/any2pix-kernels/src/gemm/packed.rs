@@ -77,6 +77,11 @@ impl Packed {
         }
     }
 
+    /// Whether left operands of these weights are read where they lie.
+    pub(crate) fn reads_lying(&self) -> bool {
+        self.kernel.reads_lying()
+    }
+
     /// All of `x` as pairs of bfloat16, if products of these weights are of such pairs.
     pub(crate) fn rounded_pairs(&self, x: &[f32]) -> Option<Vec<u32>> {
         super::rounded_for(self.kernel, x)

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::Size;
 use super::kernel::{Call, Kernel};
+use super::lying::{Lying, Run, Strip};
 use super::operand::{Matrix, Operand};
 use super::pack::{APanels, BPanels, Block, Rows, pack_a, pack_b};
 use super::packed::widen;
@@ -50,6 +51,28 @@ pub(super) enum Right<'a, B> {
     Halves(&'a [u16]),
     /// Not packed yet: each task packs the panels that it needs.
     Loose(Operand<'a, B>),
+}
+
+/// The left operand of a block along k.
+enum Left<'a> {
+    /// Panels of its rows.
+    Packed(&'a [u32], APanels),
+    /// Where it lies, in strips of as many rows as the kernel takes at most.
+    Lying(Lying<'a>, &'a [Strip]),
+}
+
+/// Some rows and lanes of a block of A.
+struct Part {
+    /// Lanes at `row · a_row + lane · a_lane`.
+    a: *const u32,
+    a_row: usize,
+    a_lane: usize,
+    /// The first row, counted from the task's.
+    row: usize,
+    rows: usize,
+    /// The first lane, counted from the block's.
+    lane: usize,
+    lanes: usize,
 }
 
 /// Everything that the tasks of one product share.
@@ -111,21 +134,34 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
         let _prepared = self.kernel.prepare();
         let stretch = self.lanes.min(BLOCKS_OF_A * self.block_lanes);
         let panels = APanels::new(self.kernel, self.a.orientation, stretch);
+        let lying = self.a.matrix.lying();
+        let lying = lying.filter(|_| self.a.is_along() && self.kernel.reads_lying());
+        let strips = lying.map(|lying| lying.strips(rows.clone(), self.kernel.rows()));
         let result = self.place(&rows, &columns);
         with_workspace(|space| {
             let apart = self.stride >= FAR_APART && self.lanes > self.block_lanes;
             let sums = if apart { Place::beside(&mut space.sums, &result) } else { result };
-            let a = space.a.sized(rows.len().div_ceil(self.kernel.rows()) * panels.size);
             for first in (0..self.lanes).step_by(stretch) {
                 let last = (first + stretch).min(self.lanes);
-                let block = self.block(&rows, first..last);
-                pack_a(self.kernel, self.a, block, panels, &mut space.rows, a);
+                let packed = match strips {
+                    Some(_) => &[],
+                    None => {
+                        let block = self.block(&rows, first..last);
+                        let size = rows.len().div_ceil(self.kernel.rows()) * panels.size;
+                        let a = space.a.sized(size);
+                        pack_a(self.kernel, self.a, block, panels, &mut space.rows, a);
+                        &*a
+                    }
+                };
                 let mut ahead = self.rows_of_next(&rows, last);
                 for lane in (first..last).step_by(self.block_lanes) {
                     let lanes = lane..(lane + self.block_lanes).min(last);
-                    let a = &a[(lane - first) * panels.lane..];
+                    let left = match lying.zip(strips.as_deref()) {
+                        Some((lying, strips)) => Left::Lying(lying, strips),
+                        None => Left::Packed(&packed[(lane - first) * panels.lane..], panels),
+                    };
                     let b = (&mut space.b, &mut space.rows);
-                    self.block_of_tiles((a, panels, &mut ahead), b, lanes, (&columns, sums));
+                    self.block_of_tiles((&left, &mut ahead), b, lanes, (&columns, sums));
                 }
             }
             if apart {
@@ -158,7 +194,7 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
     /// One block along k: each panel of B, packed here if it was not before.
     fn block_of_tiles(
         &self,
-        (a, panels, ahead): (&[u32], APanels, &mut RowsAhead),
+        (left, ahead): (&Left<'_>, &mut RowsAhead),
         (room, buffers): (&mut Lanes, &mut Rows),
         lanes: Range<usize>,
         (all, sums): (&Range<usize>, Place),
@@ -185,14 +221,14 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
                 }
             };
             let sums = sums.columns_from(j - all.start, columns.len());
-            self.column_of_tiles((a, panels, ahead), (b, next, panel), &lanes, sums);
+            self.column_of_tiles((left, ahead), (b, next, panel), &lanes, sums);
         }
     }
 
-    /// One panel of B meets all panels of A.
+    /// One panel of B meets all rows of A.
     fn column_of_tiles(
         &self,
-        (a, panels, ahead): (&[u32], APanels, &mut RowsAhead),
+        (left, ahead): (&Left<'_>, &mut RowsAhead),
         (b, next, panel): (&[u32], *const u8, usize),
         lanes: &Range<usize>,
         sums: Place,
@@ -202,28 +238,65 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
         let height = self.kernel.rows();
         let calls = sums.rows.div_ceil(height);
         let share = (lanes.len() * width * 4 / calls.max(1)).next_multiple_of(64);
-        for (call, a) in a.chunks(panels.size).take(calls).enumerate() {
-            let row = call * height;
-            let rows = (sums.rows - row).min(height);
-            let last = (rows - 1) * panels.row + (lanes.len() - 1) * panels.lane;
-            assert!(a.len() > last, "panel of A too short");
-            let span = (rows - 1) * sums.stride + sums.columns;
-            let call = Call {
-                lanes: lanes.len(),
-                a: a.as_ptr(),
-                a_row: panels.row,
-                a_lane: panels.lane,
-                b: b.as_ptr(),
-                to: sums.data.pointer(sums.at + row * sums.stride, span),
-                stride: sums.stride,
-                rows,
-                columns: sums.columns,
-                add: sums.add || lanes.start > 0,
-                ahead: [next.wrapping_add(call * share), ahead.next(&self.a)],
-            };
-            // SAFETY: the panels and the place of the sums were checked; no other task has it.
-            unsafe { self.kernel.run(&call) };
+        let mut ahead = (0..).map(|call| [next.wrapping_add(call * share), ahead.next(&self.a)]);
+        let mut meet = |part: Part| {
+            let (b, ahead) = (b[part.lane * width..].as_ptr(), ahead.next().unwrap_or_default());
+            // SAFETY: the panel of B is long enough, and so are A's rows where they lie or in their
+            // panel, see below.
+            unsafe { self.tile(&part, b, (lanes, sums), ahead) };
+        };
+        match left {
+            Left::Packed(a, panels) => {
+                for (call, a) in a.chunks(panels.size).take(calls).enumerate() {
+                    let row = call * height;
+                    let rows = (sums.rows - row).min(height);
+                    let last = (rows - 1) * panels.row + (lanes.len() - 1) * panels.lane;
+                    assert!(a.len() > last, "panel of A too short");
+                    let (a, a_row, a_lane) = (a.as_ptr(), panels.row, panels.lane);
+                    meet(Part { a, a_row, a_lane, row, rows, lane: 0, lanes: lanes.len() });
+                }
+            }
+            Left::Lying(lying, strips) => {
+                for run in lying.runs(lanes.clone()) {
+                    for strip in *strips {
+                        let a = lying.place(strip, &run).cast();
+                        let (Strip { row, rows, .. }, a_row) = (*strip, lying.row);
+                        let Run { column: lane, columns: lanes, .. } = run;
+                        meet(Part { a, a_row, a_lane: 1, row, rows, lane, lanes });
+                    }
+                }
+            }
         }
+    }
+
+    /// Some rows of A meet a panel of B.
+    ///
+    /// # Safety
+    /// The part's rows and the panel are as long as the part says.
+    unsafe fn tile(
+        &self,
+        part: &Part,
+        b: *const u32,
+        (lanes, sums): (&Range<usize>, Place),
+        ahead: [*const u8; 2],
+    ) {
+        let span = (part.rows - 1) * sums.stride + sums.columns;
+        let call = Call {
+            lanes: part.lanes,
+            a: part.a,
+            a_row: part.a_row,
+            a_lane: part.a_lane,
+            b,
+            to: sums.data.pointer(sums.at + part.row * sums.stride, span),
+            stride: sums.stride,
+            rows: part.rows,
+            columns: sums.columns,
+            add: sums.add || lanes.start + part.lane > 0,
+            ahead,
+        };
+        // SAFETY: the caller's promise for what is read; the place of the sums was checked, and no
+        // other task has it.
+        unsafe { self.kernel.run(&call) };
     }
 
     fn place(&self, rows: &Range<usize>, columns: &Range<usize>) -> Place {
