@@ -3,9 +3,10 @@
 //! The locator says what stands out and where a thing may be; the encoder looks at each of these
 //! places by itself. A bark alone may be a dog or a seal; before a picture with a seal it is a seal.
 
-use any2pix_encoders::locator::Location;
+use any2pix_encoders::imagebind::ImageBindModel;
+use any2pix_encoders::locator::{Location, Locator};
 use any2pix_llm::plan::{self, EditPlan, Operation, Subject};
-use candle_core::Tensor;
+use candle_core::{Result as TensorResult, Tensor};
 use image::RgbImage;
 
 use crate::components::Components;
@@ -52,7 +53,8 @@ pub fn settle(
     };
     let things = components.locator()?.things(&base.rgb, PLACES);
     let things = things.map_err(AgentError::compute(Stage::Plan))?;
-    let shown = looks(components, &base.rgb, &things)?;
+    let shown = looks(&*components.imagebind()?, &base.rgb, &things);
+    let shown = shown.map_err(AgentError::compute(Stage::Plan))?;
     let sight = Sight { names, spoken: vocabulary.spoken(components)?, shown };
     let contradicts = sight.contradicts(plan, inputs);
     if contradicts {
@@ -140,29 +142,38 @@ pub fn find(
     picture: &RgbImage,
     queries: &Tensor,
 ) -> Result<Location, AgentError> {
-    let compute = AgentError::compute(Stage::Locate);
-    let places = components.locator()?.candidates(picture, queries, PLACES).map_err(&compute)?;
-    let shown = looks(components, picture, &places)?;
-    let rows = queries.to_vec2::<f32>().map_err(&compute)?;
+    let (locator, encoder) = (components.locator()?, components.imagebind()?);
+    let place = likeliest((&locator, &encoder), picture, queries);
+    let sharpened = place.and_then(|place| nearer::sharpened(&locator, picture, queries, place));
+    sharpened.map_err(AgentError::compute(Stage::Locate))
+}
+
+/// The place of a picture where the locator thinks it likely that all of `queries` `(q, e)`, at
+/// least one, are, and where the encoder sees something like them.
+pub fn likeliest(
+    (locator, encoder): (&Locator, &ImageBindModel),
+    picture: &RgbImage,
+    queries: &Tensor,
+) -> TensorResult<Location> {
+    let places = locator.candidates(picture, queries, PLACES)?;
+    let shown = looks(encoder, picture, &places)?;
+    let rows = queries.to_vec2::<f32>()?;
     let score = |(place, shown): &(Location, Vec<f32>)| {
         let likeness: f32 = rows.iter().map(|query| plan::cosine(query, shown)).sum();
         libm::logf(place.likelihood.max(LEAST)) + LIKENESS * likeness / rows.len() as f32
     };
     let best = places.into_iter().zip(shown).max_by(|a, b| score(a).total_cmp(&score(b)));
-    let nowhere = || compute(candle_core::Error::msg("the picture has no cells"));
-    let (place, _) = best.ok_or_else(nowhere)?;
-    nearer::sharpened(&*components.locator()?, picture, queries, place).map_err(compute)
+    best.map(|(place, _)| place).ok_or_else(|| candle_core::Error::msg("the picture has no cells"))
 }
 
 /// What the encoder makes of each of some places of a picture.
 fn looks(
-    components: &Components,
+    encoder: &ImageBindModel,
     picture: &RgbImage,
     places: &[Location],
-) -> Result<Vec<Vec<f32>>, AgentError> {
+) -> TensorResult<Vec<Vec<f32>>> {
     let crops: Vec<RgbImage> = places.iter().map(|place| square(picture, place)).collect();
-    let rows = components.imagebind()?.encode_images(&crops).and_then(|rows| rows.to_vec2());
-    rows.map_err(AgentError::compute(Stage::Locate))
+    encoder.encode_images(&crops)?.to_vec2()
 }
 
 /// The square around a place, as far as it is in the picture.

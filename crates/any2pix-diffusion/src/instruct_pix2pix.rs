@@ -1,6 +1,7 @@
 //! InstructPix2Pix' wiring (Brooks et al. 2023): the picture that is edited stands in extra
 //! channels of the UNet, and guidance goes by picture and by text.
 
+use any2pix_nn::ops;
 use candle_core::{Result, Tensor};
 
 use crate::autoencoder::Autoencoder;
@@ -133,9 +134,7 @@ pub fn gate_error(output: &Tensor, changed: &Tensor, channels: Channels) -> Resu
     let open = to_latent_mask(changed, factor)?;
     let open = if channels.is_packed { pack(&open)? } else { open };
     let open = open.repeat((1, channels.sample / open.dim(1)?, 1, 1))?;
-    // ln(1 + e^x) - x·open, without overflow
-    let soft = (gates.relu()? + (gates.abs()?.neg()?.exp()? + 1.0)?.log()?)?;
-    soft - (gates * open)?
+    ops::softplus(&gates)? - (gates * open)?
 }
 
 /// How firmly text and picture are followed; 1 is no guidance.

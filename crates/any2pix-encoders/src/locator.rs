@@ -157,6 +157,8 @@ pub struct Locator {
 const SURE: f32 = 0.5;
 /// Most cells belong to nothing that is asked for.
 const MASK_BIAS: f64 = -2.0;
+/// The logit of what cannot be.
+const LEAST_LIKELY: f64 = -1e4;
 /// A cell sees the centre of its thing this many cells away, at most.
 const REACH: f64 = 4.0;
 const GROUPS: usize = 8;
@@ -292,6 +294,23 @@ impl Locator {
             Some(queries) => Tensor::cat(&[&known, &self.find_each(seen, queries)?], 1),
             None => Ok(known),
         }
+    }
+
+    /// The same of one picture whose thing is known to be at `place`: only there is anything found.
+    ///
+    /// # Shapes
+    /// `query` `(1, embed_dim)` → `(1, c, side, side)`.
+    pub fn features_at(&self, seen: &Seen, query: &Tensor, place: &Location) -> Result<Tensor> {
+        let found = self.find(seen, query)?;
+        let inside = box_cells(place.bbox, seen.side).into_iter().map(f32::from);
+        let inside = Tensor::from_iter(inside, seen.features.device())?;
+        let mask = (Tensor::new(place.mask.as_slice(), inside.device())? * &inside)?;
+        let centres = found.centre_logits.flatten_all()?;
+        // Outside it is less likely than anything.
+        let centres = (centres + inside.affine(-LEAST_LIKELY, LEAST_LIKELY)?)?;
+        let centres = centres.broadcast_sub(&centres.max_keepdim(0)?)?.exp()?;
+        let maps = Tensor::stack(&[mask, centres], 0)?.reshape((1, 2, seen.side, seen.side))?;
+        Tensor::cat(&[&self.features(seen, None)?, &maps], 1)
     }
 
     /// Asks where a thing may go, in each picture another.
@@ -554,6 +573,35 @@ mod tests {
             assert!(place.likelihood <= places[0].likelihood && place.likelihood >= 0.0);
         }
         assert_eq!(locator.things(&picture, 2).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn nothing_is_found_outside_a_known_place() {
+        let (parameters, device) = (Parameters::new(9), Device::Cpu);
+        let locator = Locator::load(parameters.builder(&device), &config()).unwrap();
+        let picture = RgbImage::from_fn(32, 32, |x, y| image::Rgb([x as u8 * 7, y as u8 * 8, 40]));
+        let query = Generator::new(4).randn((1, 6), &device).unwrap();
+        let seen = locator.look(&picture).unwrap();
+        let place = locator.candidates(&picture, &query, 3).unwrap().swap_remove(1);
+        let place = Location { bbox: [0.75, 0.25, 0.5, 0.5], ..place };
+        let known = locator.features_at(&seen, &query, &place).unwrap();
+        let free = locator.features(&seen, Some(&query)).unwrap();
+        assert_eq!(known.dims(), free.dims());
+        let last = known.dims()[1] - 2;
+        let maps = known.narrow(1, last, 2).unwrap().squeeze(0).unwrap();
+        let maps: Vec<Vec<Vec<f32>>> = maps.to_vec3().unwrap();
+        for (row, (mask, centres)) in maps[0].iter().zip(&maps[1]).enumerate() {
+            for (column, (mask, centre)) in mask.iter().zip(centres).enumerate() {
+                let inside = row < 4 && column >= 4;
+                assert_eq!(*mask > 0.0, inside, "{row} {column}");
+                assert!(inside || *centre == 0.0, "{row} {column}");
+            }
+        }
+        let likeliest = maps[1].iter().flatten().copied().fold(0.0, f32::max);
+        assert!((likeliest - 1.0).abs() < 1e-6);
+        let rest = |all: &Tensor| all.narrow(1, 0, last).unwrap().flatten_all().unwrap();
+        let rest = [rest(&known), rest(&free)].map(|all| all.to_vec1::<f32>().unwrap());
+        assert_eq!(rest[0], rest[1]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use any2pix_diffusion::{
 use any2pix_encoders::EncoderError;
 use any2pix_encoders::clip_text::{ClipTextConfig, ClipTextModel, ClipTextOutput};
 use any2pix_encoders::clip_tokenizer::Padding;
+use any2pix_encoders::imagebind::{self, ImageBindConfig, ImageBindModel};
 use any2pix_encoders::locator::{Locator, LocatorConfig};
 use any2pix_llm::Tokenizer;
 use any2pix_nn::Checkpoint;
@@ -29,6 +30,7 @@ use crate::full_size::{
 };
 use crate::progress::Stage;
 use crate::settings::SettingsPatch;
+use crate::sighting;
 use crate::store::ModelStore;
 
 /// What `_class_name` in `model_index.json` says.
@@ -36,6 +38,8 @@ const CLASS_NAME: &str = "StableDiffusionInstructPix2PixPipeline";
 const INDEX: &str = "model_index.json";
 /// What some UNets see the source with, beside its latents.
 const EYE: &str = "locator";
+/// What looks again at what that finds.
+const ENCODER: &str = "imagebind";
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
 /// The published settings.
 const SETTINGS: &str = include_str!("../../../../models/instruct_pix2pix/pipeline.json");
@@ -298,13 +302,34 @@ impl Parts {
         let eye = Locator::load(weights.builder(DType::F32, &Device::Cpu), &config);
         let eye = eye.map_err(EncoderError::from).map_err(misfit(EYE))?;
         weights.finish(&[]).map_err(AgentError::weights(EYE))?;
-        let features = eye.look(picture).and_then(|seen| eye.features(&seen, query));
-        let features = features.map_err(AgentError::compute(Stage::Invert))?;
+        let encoder = self.encoder()?;
+        let look = || {
+            let seen = eye.look(picture)?;
+            let Some((query, encoder)) = query.zip(encoder.as_ref()) else {
+                return eye.features(&seen, query);
+            };
+            let place = sighting::likeliest((&eye, encoder), picture, query)?;
+            eye.features_at(&seen, query, &place)
+        };
+        let features = look().map_err(AgentError::compute(Stage::Invert))?;
         let count = features.dims()[1] * channels.latents_a_side().pow(2);
         match count == channels.features() {
             true => Ok(Some(features)),
             false => Err(self.unfit(&channels)),
         }
+    }
+
+    /// What looks again at the places that the locator finds, if the model has it.
+    fn encoder(&self) -> Result<Option<ImageBindModel>, AgentError> {
+        if self.find(ENCODER).is_err() {
+            return Ok(None);
+        }
+        let config: ImageBindConfig = self.config(ENCODER)?;
+        let weights = self.weights(ENCODER)?;
+        let model = ImageBindModel::load(weights.builder(DType::F32, &Device::Cpu), &config);
+        let model = model.map_err(EncoderError::from).map_err(misfit(ENCODER))?;
+        weights.finish(imagebind::IGNORED).map_err(AgentError::weights(ENCODER))?;
+        Ok(Some(model))
     }
 
     /// The UNet, which must have channels for the source.

@@ -57,13 +57,26 @@ type Sums = (Vec<f32>, Vec<f32>);
 
 vectorised! {
     fn moments(level: Level, x: &[f32], shift: &[f32], first: &mut [f32], second: &mut [f32]) {
-        for row in x.chunks_exact(shift.len()) {
-            for (((x, shift), first), second) in
-                row.iter().zip(shift).zip(first.iter_mut()).zip(second.iter_mut())
-            {
-                let centred = x - shift;
-                *first += centred;
-                *second = mul_add::<FUSED>(centred, centred, *second);
+        // Four rows at a time, so that the sums are read and written a quarter as often.
+        const TOGETHER: usize = 4;
+        let width = shift.len();
+        let (first, second) = (&mut first[..width], &mut second[..width]);
+        let mut several = x.chunks_exact(TOGETHER * width);
+        for rows in several.by_ref() {
+            let row = |i: usize| &rows[i * width..][..width];
+            let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+            for i in 0..width {
+                let [a, b, c, d] = [a[i], b[i], c[i], d[i]].map(|x| x - shift[i]);
+                first[i] += (a + b) + (c + d);
+                let squares = mul_add::<FUSED>(a, a, b * b) + mul_add::<FUSED>(c, c, d * d);
+                second[i] += squares;
+            }
+        }
+        for row in several.remainder().chunks_exact(width) {
+            for i in 0..width {
+                let centred = row[i] - shift[i];
+                first[i] += centred;
+                second[i] = mul_add::<FUSED>(centred, centred, second[i]);
             }
         }
     }

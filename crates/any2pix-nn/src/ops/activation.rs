@@ -42,6 +42,11 @@ pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
     elementwise(x, Activation::QuickGelu, |x| x * candle_nn::ops::sigmoid(&(x * 1.702)?)?)
 }
 
+/// `ln(1 + eˣ)` without overflow: what a yes costs where no is right.
+pub fn softplus(x: &Tensor) -> Result<Tensor> {
+    x.relu()? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?
+}
+
 fn elementwise(
     x: &Tensor,
     activation: Activation,

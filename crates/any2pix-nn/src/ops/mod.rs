@@ -17,7 +17,7 @@ mod recompute;
 mod rotary;
 mod shape;
 
-pub use activation::{geglu, gelu, gelu_tanh, quick_gelu, silu, softmax, swiglu};
+pub use activation::{geglu, gelu, gelu_tanh, quick_gelu, silu, softmax, softplus, swiglu};
 pub use attention::{Mask, attention};
 pub use conv::conv2d;
 pub(crate) use cpu::with_slice;

@@ -113,7 +113,7 @@ fn norms_have_their_gradients() {
 
 #[test]
 fn activations_have_their_gradients() {
-    for op in [silu, gelu, gelu_tanh, quick_gelu, softmax] {
+    for op in [silu, gelu, gelu_tanh, quick_gelu, softmax, softplus] {
         check_gradient(&[&[3, 10]], |t| op(&t[0]));
     }
     check_gradient(&[&[3, 10]], |t| geglu(&t[0]));

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use any2pix_encoders::locator::{Area, Found, Locator, LocatorConfig, Seen, iou};
-use any2pix_nn::{Generator, Parameters};
+use any2pix_nn::{Generator, Parameters, ops};
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
@@ -82,11 +82,6 @@ impl LocatorRecipe {
     }
 }
 
-/// ln(1 + eˣ): what a yes costs where no is right.
-fn softplus(x: &Tensor) -> Result<Tensor> {
-    Ok((x.relu()? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?)?)
-}
-
 /// Overlap of masks with their targets: cross entropy, half of it from around the thing, and Dice.
 ///
 /// # Shapes
@@ -97,7 +92,7 @@ fn mask_loss(logits: &Tensor, things: &[&Thing], side: usize) -> Result<Tensor> 
     let targets = Tensor::from_vec(targets, shape, &Device::Cpu)?;
     let weights: Vec<f32> = things.iter().flat_map(|thing| near_weights(thing, side)).collect();
     let weights = Tensor::from_vec(weights, shape, &Device::Cpu)?;
-    let entropy = ((softplus(logits)? - (logits * &targets)?)? * weights)?.sum(1)?;
+    let entropy = ((ops::softplus(logits)? - (logits * &targets)?)? * weights)?.sum(1)?;
     let mask = candle_nn::ops::sigmoid(logits)?;
     let shared = ((&mask * &targets)?.sum(1)? * 2.0)?;
     let dice = (shared / ((mask.sum(1)? + targets.sum(1)?)? + 1.0)?)?;
@@ -189,7 +184,7 @@ impl LocatorRecipe {
         let (pictures, concepts, cells) = found.mask_logits.dims3()?;
         let flat = |t: &Tensor| t.reshape((pictures * concepts, cells));
         let (masks, middles) = (flat(&found.mask_logits)?, flat(&found.centre_logits)?);
-        let absent = (softplus(&masks)? * batch.absent(concepts, cells)?)?.sum_all()?;
+        let absent = (ops::softplus(&masks)? * batch.absent(concepts, cells)?)?.sum_all()?;
         let present = batch.present();
         let of = rows(present.iter().map(|(picture, thing)| picture * concepts + thing.concept))?;
         let things: Vec<&Thing> = present.iter().map(|(_, thing)| *thing).collect();

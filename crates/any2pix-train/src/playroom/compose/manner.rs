@@ -25,8 +25,9 @@ pub struct Manner {
     pub unpainted: bool,
     /// The cut-out of each concept, by its id, that wanted things are drawn from. With any, each has
     /// one size, stands in the middle of the lower edge of a square of [`SQUARE`] on a coarse grid,
-    /// where the scene alone decides, without mirroring, light or shadow; and pictures from nothing
-    /// show one or two of them before a backdrop. Empty: any cut-out, anywhere, before any picture.
+    /// in a free place if there is one, which the scene alone decides, without mirroring, light or
+    /// shadow; and pictures from nothing show one or two of them before a backdrop. Empty: any
+    /// cut-out, anywhere, before any picture.
     pub drawings: Arc<[usize]>,
 }
 
@@ -36,8 +37,6 @@ pub const SQUARE: u32 = 64;
 const GRID: u32 = 16;
 /// The longer side of a drawing is at least this.
 const SMALLEST: u32 = 44;
-/// How far to the left and to the right of the usual place the others are, of a scene's side.
-const ASIDE: f32 = 0.31;
 /// Most things of a picture from nothing.
 const TOGETHER: usize = 2;
 /// How often nothing stands before a backdrop.
@@ -98,16 +97,33 @@ fn usual_middle(habitat: Habitat, place: Option<Place>) -> (f32, f32) {
     (side * 0.5, y)
 }
 
-/// A thing that stands at `inside` in its square: in the usual place if that is free, else in the
-/// one to its left or right; in the least crowded if none is.
-fn free_place(scene: &Scene, inside: &BBox, (x, y): (f32, f32)) -> BBox {
-    let half = SQUARE as f32 * 0.5;
-    let at = |aside: f32| in_scene(inside, (x + aside * SCENE_SIDE as f32 - half, y - half));
+/// All corners of squares.
+fn corners() -> impl Iterator<Item = (u32, u32)> {
+    let at = || (0..=(SCENE_SIDE - SQUARE) / GRID).map(|cell| cell * GRID);
+    at().flat_map(move |y| at().map(move |x| (x, y)))
+}
+
+/// A thing that stands at `inside` in a square whose corner `may` be taken: in the free one that is
+/// nearest to the `usual`, in the least crowded if none is free; in the usual one if none may be
+/// taken.
+fn free_place(
+    scene: &Scene,
+    inside: &BBox,
+    usual: (f32, f32),
+    may: impl Fn((u32, u32), &BBox) -> bool,
+) -> BBox {
     let crowd = |bbox: &BBox| scene.objects.iter().map(|o| bbox.overlap(&o.bbox)).sum::<f32>();
-    let places = [0.0, -ASIDE, ASIDE].map(at);
-    let free = places.iter().find(|place| crowd(place) <= SOME_OVERLAP);
-    let least = places.iter().min_by(|a, b| crowd(a).total_cmp(&crowd(b)));
-    free.or(least).copied().unwrap_or(places[0])
+    let cost = |(x, y): (u32, u32)| {
+        let bbox = BBox { x: x + inside.x, y: y + inside.y, ..*inside };
+        let crowd = crowd(&bbox);
+        let away = (x as f32 - usual.0).powi(2) + (y as f32 - usual.1).powi(2);
+        let crowd = if crowd <= SOME_OVERLAP { 0.0 } else { crowd };
+        may((x, y), &bbox).then_some((crowd, away, bbox))
+    };
+    let dearer =
+        |a: &(f32, f32, _), b: &(f32, f32, _)| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1));
+    let best = corners().filter_map(cost).min_by(dearer);
+    best.map_or_else(|| in_scene(inside, usual), |(_, _, bbox)| bbox)
 }
 
 /// How high the square of a thing of `habitat` stands when nothing else is in the way.
@@ -136,14 +152,20 @@ impl Composer<'_> {
         let entry = self.entry(pick.concept);
         let picture = entry.sprites[pick.sprite].picture.clone();
         let inside = in_square(&picture, entry.size[1]);
-        let bbox = match instead {
+        let half = SQUARE as f32 * 0.5;
+        let (x, y) = match instead {
             Some(old) => {
-                let middle = old.x as f32 + old.width as f32 * 0.5;
                 let feet = (old.y + old.height) as f32;
-                in_scene(&inside, (middle - SQUARE as f32 * 0.5, feet - SQUARE as f32))
+                (old.x as f32 + old.width as f32 * 0.5, feet - half)
             }
-            None => free_place(scene, &inside, usual_middle(entry.habitat, place)),
+            None => usual_middle(entry.habitat, place),
         };
+        let usual = (x - half, y - half);
+        let beside = |at: u32, usual: f32| nearest(usual).abs_diff(at) <= GRID;
+        let bbox = free_place(scene, &inside, usual, |(x, y), bbox| match place {
+            Some(place) => place.holds(bbox),
+            None => beside(y, usual.1) && (instead.is_none() || beside(x, usual.0)),
+        });
         Placed::new((pick.concept, pick.sprite), picture, bbox)
     }
 
