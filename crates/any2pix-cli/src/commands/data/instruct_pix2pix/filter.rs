@@ -25,8 +25,7 @@ pub(super) struct FilterFlags {
     /// embedded encoder.
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     caption_threshold: Option<f64>,
-    /// Least likeness of the change of the pictures and that of the captions; unless given, 0.2
-    /// by CLIP, 0 by the embedded encoder.
+    /// Least likeness of the change of the pictures and that of the captions; unless given, 0.2.
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     direction_threshold: Option<f64>,
     /// Most pairs of a triplet, those with the best direction.
