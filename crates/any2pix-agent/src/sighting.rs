@@ -4,7 +4,7 @@
 //! places by itself. A bark alone may be a dog or a seal; before a picture with a seal it is a seal.
 
 use any2pix_encoders::imagebind::ImageBindModel;
-use any2pix_encoders::locator::{Location, Locator};
+use any2pix_encoders::locator::{Location, Locator, Seen};
 use any2pix_llm::plan::{self, EditPlan, Operation, Subject};
 use candle_core::{Result as TensorResult, Tensor};
 use image::RgbImage;
@@ -143,19 +143,20 @@ pub fn find(
     queries: &Tensor,
 ) -> Result<Location, AgentError> {
     let (locator, encoder) = (components.locator()?, components.imagebind()?);
-    let place = likeliest((&locator, &encoder), picture, queries);
+    let seen = locator.look(picture);
+    let place = seen.and_then(|seen| likeliest((&locator, &encoder), (picture, &seen), queries));
     let sharpened = place.and_then(|place| nearer::sharpened(&locator, picture, queries, place));
     sharpened.map_err(AgentError::compute(Stage::Locate))
 }
 
-/// The place of a picture where the locator thinks it likely that all of `queries` `(q, e)`, at
+/// The place of a picture, `seen` by the locator, where that thinks it likely that all of `queries` `(q, e)`, at
 /// least one, are, and where the encoder sees something like them.
 pub fn likeliest(
     (locator, encoder): (&Locator, &ImageBindModel),
-    picture: &RgbImage,
+    (picture, seen): (&RgbImage, &Seen),
     queries: &Tensor,
 ) -> TensorResult<Location> {
-    let places = locator.candidates(picture, queries, PLACES)?;
+    let places = locator.candidates_in(seen, queries, PLACES)?;
     let shown = looks(encoder, picture, &places)?;
     let rows = queries.to_vec2::<f32>()?;
     let score = |(place, shown): &(Location, Vec<f32>)| {

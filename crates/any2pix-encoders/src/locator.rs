@@ -354,16 +354,25 @@ impl Locator {
         queries: &Tensor,
         count: usize,
     ) -> Result<Vec<Location>> {
-        let seen = self.look(picture)?;
-        let asked = self.find(&seen, queries)?.as_one()?;
-        let anything = self.find(&seen, &self.anything(&seen)?)?;
-        let mut places = asked.locations(&seen, count)?;
-        let standing_out = anything.at(&seen, (0, 0), (0, 0.0))?.mask;
+        self.candidates_in(&self.look(picture)?, queries, count)
+    }
+
+    /// [`Self::candidates`] in a picture that was looked at, alone in its batch.
+    pub fn candidates_in(
+        &self,
+        seen: &Seen,
+        queries: &Tensor,
+        count: usize,
+    ) -> Result<Vec<Location>> {
+        let asked = self.find(seen, queries)?.as_one()?;
+        let anything = self.find(seen, &self.anything(seen)?)?;
+        let mut places = asked.locations(seen, count)?;
+        let standing_out = anything.at(seen, (0, 0), (0, 0.0))?.mask;
         for place in places.iter_mut().filter(|place| place.confidence < SURE) {
             place.mask.clone_from(&standing_out);
         }
         let likelihood = by_cell(&asked.centre_logits.flatten_all()?, seen.side)?;
-        for mut place in anything.locations(&seen, count)? {
+        for mut place in anything.locations(seen, count)? {
             if places.iter().all(|other| place.is_apart(other)) {
                 place.likelihood = likelihood[cell_at(place.bbox, seen.side)];
                 places.push(place);

@@ -308,7 +308,7 @@ impl Parts {
             let Some((query, encoder)) = query.zip(encoder.as_ref()) else {
                 return eye.features(&seen, query);
             };
-            let place = sighting::likeliest((&eye, encoder), picture, query)?;
+            let place = sighting::likeliest((&eye, encoder), (picture, &seen), query)?;
             eye.features_at(&seen, query, &place)
         };
         let features = look().map_err(AgentError::compute(Stage::Invert))?;

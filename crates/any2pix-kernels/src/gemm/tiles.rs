@@ -136,14 +136,14 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
         let panels = APanels::new(self.kernel, self.a.orientation, stretch);
         let lying = self.a.matrix.lying();
         let lying = lying.filter(|_| self.a.is_along() && self.kernel.reads_lying());
-        let strips = lying.map(|lying| lying.strips(rows.clone(), self.kernel.rows()));
+        let lying = lying.map(|lying| (lying, lying.strips(rows.clone(), self.kernel.rows())));
         let result = self.place(&rows, &columns);
         with_workspace(|space| {
             let apart = self.stride >= FAR_APART && self.lanes > self.block_lanes;
             let sums = if apart { Place::beside(&mut space.sums, &result) } else { result };
             for first in (0..self.lanes).step_by(stretch) {
                 let last = (first + stretch).min(self.lanes);
-                let packed = match strips {
+                let packed = match lying {
                     Some(_) => &[],
                     None => {
                         let block = self.block(&rows, first..last);
@@ -156,8 +156,8 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
                 let mut ahead = self.rows_of_next(&rows, last);
                 for lane in (first..last).step_by(self.block_lanes) {
                     let lanes = lane..(lane + self.block_lanes).min(last);
-                    let left = match lying.zip(strips.as_deref()) {
-                        Some((lying, strips)) => Left::Lying(lying, strips),
+                    let left = match &lying {
+                        Some((lying, strips)) => Left::Lying(*lying, strips),
                         None => Left::Packed(&packed[(lane - first) * panels.lane..], panels),
                     };
                     let b = (&mut space.b, &mut space.rows);

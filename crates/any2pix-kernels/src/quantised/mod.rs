@@ -84,6 +84,14 @@ fn ask(step: &[u8; STEP]) {
     }
 }
 
+/// The upper eight lanes added to the lower.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512dq,avx2")]
+fn halved(lanes: std::arch::x86_64::__m512) -> std::arch::x86_64::__m256 {
+    use std::arch::x86_64::{_mm256_add_ps, _mm512_castps512_ps256, _mm512_extractf32x8_ps};
+    _mm256_add_ps(_mm512_castps512_ps256(lanes), _mm512_extractf32x8_ps::<1>(lanes))
+}
+
 /// The sum of eight lanes, always in the same order.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]

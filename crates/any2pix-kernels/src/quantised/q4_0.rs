@@ -178,7 +178,7 @@ fn one(row: &[u8], x: &Rounded, block: usize, place: fn(usize) -> [usize; 2]) ->
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::super::{ask, sum_of};
+    use super::super::{ask, halved, sum_of};
     use super::{BLOCK, GROUP, GROUP_BYTES, Rounded};
 
     /// The scales of group `i`, those of the activations multiplied in; and what the weights' zero
@@ -267,8 +267,6 @@ mod x86 {
                 }
             }
         }
-        let sum = _mm512_add_ps(sums[0], sums[1]);
-        let high = _mm512_extractf32x8_ps::<1>(sum);
-        sum_of(_mm256_add_ps(_mm512_castps512_ps256(sum), high)) - sum_of(offset)
+        sum_of(halved(_mm512_add_ps(sums[0], sums[1]))) - sum_of(offset)
     }
 }

@@ -159,7 +159,7 @@ fn one(block: &[u8; BLOCK_BYTES], x: &Rounded, i: usize) -> f32 {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::super::{ask, sum_of};
+    use super::super::{ask, halved, sum_of};
     use super::{BLOCK, BLOCK_BYTES, PAIRS, PART, PARTS, Rounded, factors, scales_and_minima};
 
     /// What a block says besides its weights.
@@ -263,9 +263,7 @@ mod x86 {
                 sum = _mm512_fmadd_ps(factor, _mm512_cvtepi32_ps(products), sum);
             }
         }
-        let high = _mm512_extractf32x8_ps::<1>(sum);
-        let sum = _mm256_add_ps(_mm512_castps512_ps256(sum), high);
-        sum_of(sum) - sum_of(_mm256_zextps128_ps256(below))
+        sum_of(halved(sum)) - sum_of(_mm256_zextps128_ps256(below))
     }
 
     /// A part's values, and those of the part after the next.
