@@ -10,19 +10,19 @@ use crate::math::{erf, exp, map_sum, max, mul_add, sigmoid, sum, sum2, tanh};
 /// An elementwise activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
-    /// `x · sigmoid::<FUSED>(x)`.
+    /// `x · sigmoid(x)`.
     Silu,
     /// `x · Φ(x)`.
     Gelu,
     /// Its tanh approximation.
     GeluTanh,
-    /// `x · sigmoid::<FUSED>(1.702·x)`.
+    /// `x · sigmoid(1.702·x)`.
     QuickGelu,
 }
 
 #[inline(always)]
 pub(crate) fn silu<const FUSED: bool>(x: f32) -> f32 {
-    x * sigmoid::<FUSED>(x)
+    x / (1.0 + exp::<FUSED>(-x))
 }
 
 #[inline(always)]

@@ -19,27 +19,26 @@ fn polynomial<const FUSED: bool, const N: usize>(x: f32, coefficients: [f32; N])
     sum
 }
 
-/// `eˣ` to about 2 units in the last place; 0 below -86.9, infinite above 88.7, NaN stays.
+/// `eˣ` to about 2 units in the last place; 0 below -87.8, e⁸⁷ above 87, NaN stays.
+///
+/// Its callers want no more: softmax asks for no positive powers, and 1 + e⁸⁷ makes the others 0 or 1.
+/// A larger range would cost a third more instructions.
 #[inline(always)]
 pub(crate) fn exp<const FUSED: bool>(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0;
+    /// Added to a number it rounds it; the sum's last bits are the exponent of the power of two.
+    const ROUND: f32 = 12_582_912.0 + 127.0;
     const SIXTH_ORDER: [f32; 6] =
         [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1];
-    let low = x < -86.9;
-    let high = x > 88.7;
-    let clamped = if low { -86.9 } else { x };
-    let clamped = if high { 88.7 } else { clamped };
-    let shifted = mul_add::<FUSED>(clamped, std::f32::consts::LOG2_E, ROUND);
+    let x = if x < -88.0 { -88.0 } else { x };
+    let x = if x > 87.0 { 87.0 } else { x };
+    let shifted = mul_add::<FUSED>(x, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = mul_add::<FUSED>(n, -0.693_359_4, clamped);
+    let r = mul_add::<FUSED>(n, -0.693_359_4, x);
     let r = mul_add::<FUSED>(n, 2.121_944_4e-4, r);
     let p = polynomial::<FUSED, 6>(r, SIXTH_ORDER);
-    let p = mul_add::<FUSED>(p, r * r, r) + 1.0;
-    // 2ⁿ in two factors, because n may be 128.
-    let half = shifted.to_bits().wrapping_add(126) << 23;
-    let y = p * f32::from_bits(half) * 2.0;
-    let y = if low { 0.0 } else { y };
-    if high { f32::INFINITY } else { y }
+    let p = mul_add::<FUSED>(p, r * r, r);
+    let power = f32::from_bits(shifted.to_bits() << 23);
+    mul_add::<FUSED>(p, power, power)
 }
 
 /// `1 / (1 + e⁻ˣ)`.
@@ -75,6 +74,15 @@ pub(crate) fn erf<const FUSED: bool>(x: f32) -> f32 {
 }
 
 const LANES: usize = 16;
+/// Lanes of several registers, whose sums do not wait for one another.
+const WIDE: usize = 4 * LANES;
+
+#[inline(always)]
+fn narrowed(wide: [f32; WIDE]) -> [f32; LANES] {
+    std::array::from_fn(|i| {
+        (wide[i] + wide[i + LANES]) + (wide[i + 2 * LANES] + wide[i + 3 * LANES])
+    })
+}
 
 #[inline(always)]
 fn fold(lanes: [f32; LANES]) -> f32 {
@@ -92,8 +100,15 @@ fn fold(lanes: [f32; LANES]) -> f32 {
 /// `Σ f(x)`.
 #[inline(always)]
 pub(crate) fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let (chunks, rest) = x.as_chunks::<LANES>();
+    let (chunks, rest) = x.as_chunks::<WIDE>();
+    let mut wide = [0.0; WIDE];
+    for chunk in chunks {
+        for i in 0..WIDE {
+            wide[i] += f(chunk[i]);
+        }
+    }
+    let mut lanes = narrowed(wide);
+    let (chunks, rest) = rest.as_chunks::<LANES>();
     for chunk in chunks {
         for i in 0..LANES {
             lanes[i] += f(chunk[i]);
@@ -142,17 +157,24 @@ pub(crate) fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
 /// The largest element; -∞ for none.
 #[inline(always)]
 pub(crate) fn max(x: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = x.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; WIDE];
+    let (chunks, rest) = x.as_chunks::<WIDE>();
     for chunk in chunks {
-        for i in 0..LANES {
+        for i in 0..WIDE {
             lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
         }
     }
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *lane = if *x > *lane { *x } else { *lane };
     }
-    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    let mut width = WIDE / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = if lanes[i + width] > lanes[i] { lanes[i + width] } else { lanes[i] };
+        }
+        width /= 2;
+    }
+    lanes[0]
 }
 
 #[cfg(test)]
@@ -162,13 +184,14 @@ mod tests {
     #[test]
     fn exp_is_close() {
         for exp in [exp::<false>, exp::<true>] {
-            for i in -8_690..8_860 {
+            for i in -8_700..8_700 {
                 let x = i as f32 / 100.0;
                 let expected = f64::from(x).exp();
                 assert!((f64::from(exp(x)) / expected - 1.0).abs() < 3e-7, "{x}: {}", exp(x));
             }
             assert_eq!(exp(f32::NEG_INFINITY), 0.0);
-            assert_eq!(exp(f32::INFINITY), f32::INFINITY);
+            assert_eq!(exp(-87.9), 0.0);
+            assert_eq!(exp(f32::INFINITY), exp(87.0));
             assert!(exp(f32::NAN).is_nan() && exp(0.0) == 1.0);
         }
     }

@@ -109,7 +109,7 @@ impl Panels {
                         rows: (rows - row).min(height),
                         columns: (columns.end - column).min(width),
                         add,
-                        ahead: [std::ptr::null(); 2],
+                        ahead: [b.as_ptr().cast(); 2],
                     };
                     // SAFETY: both operands and the result are as large as checked above.
                     unsafe { self.kernel.run(&call) };

@@ -108,20 +108,19 @@ struct Channels {
 impl Channels {
     fn new(shape: &GroupShape, groups: &[(f64, f64)], weight: &[f32], bias: &[f32]) -> Self {
         let size = shape.channels / shape.groups;
-        let each = |f: &dyn Fn(usize, f64, f64) -> f64| -> Vec<f32> {
-            (0..shape.channels)
-                .map(|c| {
-                    let (mean, rstd) = groups[c / size];
-                    f(c, mean, rstd) as f32
-                })
-                .collect()
-        };
-        Self {
-            scale: each(&|c, _, rstd| rstd * f64::from(weight[c])),
-            shift: each(&|c, mean, rstd| f64::from(bias[c]) - mean * rstd * f64::from(weight[c])),
-            rstd: each(&|_, _, rstd| rstd),
-            offset: each(&|_, mean, rstd| -mean * rstd),
+        let empty = || Vec::with_capacity(shape.channels);
+        let mut new = Self { scale: empty(), shift: empty(), rstd: empty(), offset: empty() };
+        let lines = weight.chunks_exact(size).zip(bias.chunks_exact(size));
+        for ((mean, rstd), (weight, bias)) in groups.iter().zip(lines) {
+            let (scale, shift) = (weight.iter(), weight.iter().zip(bias));
+            new.scale.extend(scale.map(|weight| (rstd * f64::from(*weight)) as f32));
+            new.shift.extend(shift.map(|(weight, bias)| {
+                (f64::from(*bias) - mean * rstd * f64::from(*weight)) as f32
+            }));
+            new.rstd.extend(std::iter::repeat_n(*rstd as f32, size));
+            new.offset.extend(std::iter::repeat_n((-mean * rstd) as f32, size));
         }
+        new
     }
 }
 
@@ -143,18 +142,17 @@ fn statistics(engine: Engine, shape: &GroupShape, eps: f64, x: &[f32]) -> GroupS
     let mut statistics = Vec::with_capacity(shape.batch * shape.groups);
     for (picture, sums) in sums.chunks(per_picture).enumerate() {
         let shift = first(picture);
+        let (totals, squares) = exact_total(sums, channels);
         for group in 0..shape.groups {
             let range = group * size..(group + 1) * size;
-            let total = |c: usize| sums.iter().map(|(one, _)| f64::from(one[c])).sum::<f64>();
-            let squares = |c: usize| sums.iter().map(|(_, two)| f64::from(two[c])).sum::<f64>();
             let count = positions * size as f64;
             let mean =
-                range.clone().map(|c| total(c) + positions * f64::from(shift[c])).sum::<f64>()
+                range.clone().map(|c| totals[c] + positions * f64::from(shift[c])).sum::<f64>()
                     / count;
             let variance = range
                 .map(|c| {
                     let distance = f64::from(shift[c]) - mean;
-                    squares(c) + 2.0 * distance * total(c) + positions * distance * distance
+                    squares[c] + 2.0 * distance * totals[c] + positions * distance * distance
                 })
                 .sum::<f64>()
                 / count;
@@ -294,6 +292,15 @@ pub fn group_norm_backward(
         gradient_by_x(engine.level(), x, gradient, channels, line, shape.silu, to);
     });
     (by_weight, by_bias)
+}
+
+fn exact_total(sums: &[Sums], width: usize) -> (Vec<f64>, Vec<f64>) {
+    let mut total = (vec![0.0; width], vec![0.0; width]);
+    for (one, two) in sums {
+        total.0.iter_mut().zip(one).for_each(|(to, v)| *to += f64::from(*v));
+        total.1.iter_mut().zip(two).for_each(|(to, v)| *to += f64::from(*v));
+    }
+    total
 }
 
 fn total(sums: &[Sums], width: usize) -> Sums {
