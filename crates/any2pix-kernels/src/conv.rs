@@ -580,7 +580,8 @@ pub fn conv2d_by_weight(
         let output = Output { data: by_weight, stride: size.n, bias: None, accumulate: false };
         return gemm(engine, size, gradient, Operand::rows_across_k(&x), output);
     }
-    let patches = Patches::of_input(x, shape);
+    let mut margins = None;
+    let patches = Patches::of_input(x, shape).ready(reads_lying(engine), &mut margins, |_| None);
     let mut sums = vec![0.0; size.m * size.n];
     let output = Output { data: &mut sums, stride: size.n, bias: None, accumulate: false };
     gemm(engine, size, gradient, Operand::rows_across_k(&patches), output);

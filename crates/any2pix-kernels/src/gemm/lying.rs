@@ -45,7 +45,7 @@ impl<'a> Lying<'a> {
         Self { data, row: stride, line: endless, picture: endless, run: endless }
     }
 
-    /// These rows in strips of at most `most`.
+    /// These rows in strips of at most `most`; those of a line are equally high, or nearly so.
     pub(super) fn strips(&self, rows: Range<usize>, most: usize) -> Vec<Strip> {
         let mut strips = Vec::with_capacity(rows.len() / most + 1);
         let mut row = rows.start;
@@ -53,7 +53,8 @@ impl<'a> Lying<'a> {
             let (line, inside) = (row / self.line.0, row % self.line.0);
             let (picture, line) = (line / self.picture.0, line % self.picture.0);
             let at = picture * self.picture.1 + line * self.line.1 + inside * self.row;
-            let count = most.min(rows.end - row).min(self.line.0 - inside);
+            let left = (rows.end - row).min(self.line.0 - inside);
+            let count = left.div_ceil(left.div_ceil(most));
             strips.push(Strip { row: row - rows.start, rows: count, at });
             row += count;
         }

@@ -43,7 +43,7 @@ macro_rules! kernel {
                 }
                 // Distances that the compiler knows cost no additions, which would wait for the
                 // same ports as the products.
-                let (row, lane) = if ALONG { (call.a_row, 1) } else { (1, ROWS) };
+                let (row, lane) = if ALONG { (call.a_row, 1) } else { (1, call.a_lane) };
                 let mut step = |rows: *const u32, columns: *const u32| {
                     let b: [__m512i; V] =
                         std::array::from_fn(|j| _mm512_loadu_si512(columns.add(j * VECTOR).cast()));

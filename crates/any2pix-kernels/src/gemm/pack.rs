@@ -247,6 +247,15 @@ fn pack_across<M: Matrix>(
     to: &mut [u32],
 ) {
     let len = block.end - block.start;
+    if kernel.depth() == 1 {
+        let (k0, k1) = block.elements(kernel);
+        let mut at = 0;
+        matrix.each_row(k0..k1, block.start, sized(&mut rows.low, len), |row| {
+            kernel.across(row, row, &mut to[at..], (width, panel));
+            at += width;
+        });
+        return;
+    }
     let zeros = sized(&mut rows.zeros, len);
     let low_buffer = sized(&mut rows.low, len);
     let high_buffer = sized(&mut rows.high, len);

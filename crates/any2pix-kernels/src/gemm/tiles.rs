@@ -57,8 +57,10 @@ pub(super) enum Right<'a, B> {
 enum Left<'a> {
     /// Panels of its rows.
     Packed(&'a [u32], APanels),
-    /// Where it lies, in strips of as many rows as the kernel takes at most.
-    Lying(Lying<'a>, &'a [Strip]),
+    /// Where it lies, its rows along k, in strips of as many rows as the kernel takes at most.
+    Along(Lying<'a>, Vec<Strip>),
+    /// Where it lies, its rows across k.
+    Across(Lying<'a>, Range<usize>),
 }
 
 /// Some rows and lanes of a block of A.
@@ -98,6 +100,17 @@ fn piece(len: usize, unit: usize, (least, most): (usize, usize), wanted: usize) 
     len.div_ceil(count).next_multiple_of(unit)
 }
 
+/// Cuts rows into pieces of at most `most`, as equal as can be.
+fn pieces(rows: &Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let (mut start, end) = (rows.start, rows.end);
+    std::iter::from_fn(move || {
+        let left = end.checked_sub(start).filter(|left| *left > 0)?;
+        let piece = start..start + left.div_ceil(left.div_ceil(most));
+        start = piece.end;
+        Some(piece)
+    })
+}
+
 /// Runs `work` for each index below `count`.
 pub(super) fn for_each(parallel: bool, count: usize, work: impl Fn(usize) + Sync + Send) {
     if parallel && count > 1 {
@@ -112,11 +125,13 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
     pub(super) fn execute(&self, parallel: bool) {
         let Size { m, n, .. } = self.size;
         let wanted = if parallel { TASKS * rayon::current_num_threads() } else { 1 };
+        let width = self.kernel.columns();
         let (most_rows, most_columns) = match self.b {
             Right::Packed(_) | Right::Halves(_) => (ROWS, COLUMNS),
+            // One panel, so that threads end together, if that does not mean to pack A for each.
+            Right::Loose(_) if self.lying_a().is_some() => (ROWS_PACKING, width),
             Right::Loose(_) => (ROWS_PACKING, COLUMNS_PACKING),
         };
-        let width = self.kernel.columns();
         let nc = piece(n, width, (width, most_columns), 1);
         let down = wanted.div_ceil(n.div_ceil(nc));
         let mc = piece(m, self.kernel.rows(), (most_rows / 4, most_rows), down);
@@ -134,9 +149,10 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
         let _prepared = self.kernel.prepare();
         let stretch = self.lanes.min(BLOCKS_OF_A * self.block_lanes);
         let panels = APanels::new(self.kernel, self.a.orientation, stretch);
-        let lying = self.a.matrix.lying();
-        let lying = lying.filter(|_| self.a.is_along() && self.kernel.reads_lying());
-        let lying = lying.map(|lying| (lying, lying.strips(rows.clone(), self.kernel.rows())));
+        let lying = self.lying_a().map(|lying| match self.a.is_along() {
+            true => Left::Along(lying, lying.strips(rows.clone(), self.kernel.rows())),
+            false => Left::Across(lying, rows.clone()),
+        });
         let result = self.place(&rows, &columns);
         with_workspace(|space| {
             let apart = self.stride >= FAR_APART && self.lanes > self.block_lanes;
@@ -156,12 +172,15 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
                 let mut ahead = self.rows_of_next(&rows, last);
                 for lane in (first..last).step_by(self.block_lanes) {
                     let lanes = lane..(lane + self.block_lanes).min(last);
-                    let left = match &lying {
-                        Some((lying, strips)) => Left::Lying(*lying, strips),
-                        None => Left::Packed(&packed[(lane - first) * panels.lane..], panels),
+                    let here;
+                    let left = if let Some(lying) = &lying {
+                        lying
+                    } else {
+                        here = Left::Packed(&packed[(lane - first) * panels.lane..], panels);
+                        &here
                     };
                     let b = (&mut space.b, &mut space.rows);
-                    self.block_of_tiles((&left, &mut ahead), b, lanes, (&columns, sums));
+                    self.block_of_tiles((left, &mut ahead), b, lanes, (&columns, sums));
                 }
             }
             if apart {
@@ -171,6 +190,13 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
         if let Some(bias) = self.bias {
             add_bias(self.kernel.level(), &bias[columns], result);
         }
+    }
+
+    /// A, if it is read where it lies. Across k each lane is a row of it; where those are far apart
+    /// they fall into few sets of the caches.
+    fn lying_a(&self) -> Option<Lying<'_>> {
+        let lying = self.a.matrix.lying().filter(|_| self.kernel.reads_lying())?;
+        (self.a.is_along() || lying.row < FAR_APART).then_some(lying)
     }
 
     /// The pieces of A that will be packed after lane `lane`.
@@ -256,9 +282,21 @@ impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
                     meet(Part { a, a_row, a_lane, row, rows, lane: 0, lanes: lanes.len() });
                 }
             }
-            Left::Lying(lying, strips) => {
+            Left::Across(lying, rows) => {
+                for strip in lying.strips(lanes.clone(), usize::MAX) {
+                    for piece in pieces(rows, height) {
+                        for run in lying.runs(piece.clone()) {
+                            let a = lying.place(&strip, &run).cast();
+                            let (row, rows) = (piece.start - rows.start + run.column, run.columns);
+                            let (Strip { row: lane, rows: lanes, .. }, a_lane) = (strip, lying.row);
+                            meet(Part { a, a_row: 1, a_lane, row, rows, lane, lanes });
+                        }
+                    }
+                }
+            }
+            Left::Along(lying, strips) => {
                 for run in lying.runs(lanes.clone()) {
-                    for strip in *strips {
+                    for strip in strips {
                         let a = lying.place(strip, &run).cast();
                         let (Strip { row, rows, .. }, a_row) = (*strip, lying.row);
                         let Run { column: lane, columns: lanes, .. } = run;
