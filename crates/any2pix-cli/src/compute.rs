@@ -44,11 +44,11 @@ pub(crate) fn has_bf16() -> bool {
 }
 
 impl ComputeArgs {
-    /// Starts the threads and limits the instructions, as asked.
-    pub(crate) fn prepare(&self) -> Result<(), Failure> {
-        if let Some(threads) = self.threads {
-            set_threads(threads)?;
-        }
+    /// Starts the threads and limits the instructions, as asked. `computes` says that this thread
+    /// does the command's work and waits for nobody: it is one of the threads then, and no other
+    /// has to be woken for what it can begin itself.
+    pub(crate) fn prepare(&self, computes: bool) -> Result<(), Failure> {
+        set_threads(self.threads, computes)?;
         if let Some(level) = self.level {
             set_level(level)?;
         }
@@ -79,13 +79,16 @@ impl ComputeArgs {
     }
 }
 
-fn set_threads(threads: usize) -> Result<(), Failure> {
+fn set_threads(wanted: Option<usize>, computes: bool) -> Result<(), Failure> {
+    let threads =
+        wanted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     if threads == 0 || threads > 1024 {
         return Err(Failure::refused(format!("--threads {threads}: must be 1 to 1024")));
     }
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build_global()
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    // Alone it could be waited for by a thread that it waits for, one that prepares batches, say.
+    let pool = if computes && threads > 1 { pool.use_current_thread() } else { pool };
+    pool.build_global()
         .map_err(|e| Failure::internal(format!("cannot start {threads} threads: {e}")))
 }
 

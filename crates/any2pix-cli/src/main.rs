@@ -77,6 +77,6 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli, printer: &Printer) -> Result<Exit, Failure> {
     interrupt::watch()?;
-    cli.common.compute.prepare()?;
+    cli.common.compute.prepare(cli.command.computes_here())?;
     cli.command.run(&cli.common.compute, printer)
 }

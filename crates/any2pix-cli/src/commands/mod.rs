@@ -49,6 +49,11 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether the thread that runs it computes, instead of waiting for others that do.
+    pub(crate) fn computes_here(&self) -> bool {
+        matches!(self, Self::Edit(_) | Self::Chat(_) | Self::Train(_) | Self::Eval(_))
+    }
+
     /// Does it.
     pub(crate) fn run(self, compute: &ComputeArgs, printer: &Printer) -> Result<Exit, Failure> {
         match self {
