@@ -97,6 +97,10 @@ pub fn operations_so_far() -> u64 {
     OPERATIONS.load(Ordering::Relaxed)
 }
 
+fn count(m: usize, n: usize, k: usize) {
+    OPERATIONS.fetch_add(2 * (m * n * k) as u64, Ordering::Relaxed);
+}
+
 fn start<A: Matrix, B: Matrix>(
     engine: Engine,
     size: Size,
@@ -180,7 +184,7 @@ fn shape_of_k(kernel: Kernel, k: usize) -> (usize, usize) {
 fn check(Size { m, n, k }: Size, output: &Output<'_>) {
     assert!(output.stride >= n && output.data.len() >= (m - 1) * output.stride + n);
     assert!(output.bias.is_none_or(|bias| bias.len() >= n));
-    OPERATIONS.fetch_add(2 * (m * n * k) as u64, Ordering::Relaxed);
+    count(m, n, k);
 }
 
 fn runs_in_parallel(Size { m, n, k }: Size) -> bool {

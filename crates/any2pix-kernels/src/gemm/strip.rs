@@ -91,6 +91,7 @@ impl Panels {
         assert!(from + lanes <= self.lanes && b.len() >= self.len());
         assert!(a.len() >= rows.next_multiple_of(height) * stride);
         assert!(to_stride >= columns.len() && to.len() >= (rows - 1) * to_stride + columns.len());
+        super::count(rows, columns.len(), lanes * self.kernel.depth());
         let _prepared = self.kernel.prepare();
         for lane in (0..lanes).step_by(self.block_lanes) {
             let block = (from + lane) / self.block_lanes * self.layout.block();

@@ -160,7 +160,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     use super::super::{ask, halved, sum_of};
-    use super::{BLOCK, BLOCK_BYTES, PAIRS, PART, PARTS, Rounded, factors, scales_and_minima};
+    use super::{BLOCK, BLOCK_BYTES, PAIRS, PART, PARTS, Rounded, scales_and_minima};
 
     /// What a block says besides its weights.
     struct Head {
@@ -185,12 +185,14 @@ mod x86 {
             |bytes: [u8; PARTS]| _mm_cvtepu8_epi16(_mm_cvtsi64_si128(i64::from_le_bytes(bytes)));
         // SAFETY: the caller promises x.
         unsafe {
-            let [d, e] = factors(block);
-            let scale = *x.scales.get_unchecked(i);
+            // Both factors in the first two lanes.
+            let factors = _mm_cvtph_ps(_mm_loadu_si32(block.as_ptr().cast()));
+            let factors = _mm_mul_ps(factors, _mm_set1_ps(*x.scales.get_unchecked(i)));
             let sums = _mm_loadu_si128(x.sums.as_ptr().add(i * PARTS).cast());
             let products = _mm_cvtepi32_ps(_mm_madd_epi16(wide(minima), sums));
-            let below = _mm_fmadd_ps(_mm_set1_ps(e * scale), products, below);
-            Head { scales: wide(scales), factor: d * scale, below }
+            let below =
+                _mm_fmadd_ps(_mm_shuffle_ps::<0b01_01_01_01>(factors, factors), products, below);
+            Head { scales: wide(scales), factor: _mm_cvtss_f32(factors), below }
         }
     }
 
