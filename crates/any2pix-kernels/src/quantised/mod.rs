@@ -14,6 +14,8 @@ pub use q4_k::{Q4K, gemv_q4_k};
 
 use rayon::prelude::*;
 
+use crate::level::vectorised;
+use crate::math::{max, sum};
 use crate::scratch::Shared;
 
 /// Rows of a task.
@@ -21,14 +23,27 @@ const ROWS: usize = 32;
 /// The largest byte that activations are rounded to.
 const LARGEST: f32 = 127.0;
 
-/// Activations of a block in eight bits, appended to `values`; the scale that they have, not a
-/// number if one of them is none: it shall not vanish in eight bits.
-fn round_to(values: &mut Vec<i8>, block: &[f32]) -> f32 {
-    let largest = block.iter().fold(0.0, |top: f32, x| top.max(x.abs()));
-    let scale = largest / LARGEST;
-    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-    values.extend(block.iter().map(|x| (x * inverse).round() as i8));
-    if block.iter().all(|x| x.is_finite()) { scale } else { f32::NAN }
+vectorised! {
+    /// Activations of a block in eight bits; the scale that they have, not a number if one of them is
+    /// none: it shall not vanish in eight bits.
+    fn round_to(level: Level, block: &[f32], values: &mut [i8]) -> f32 {
+        // Largest and no number are found in lanes: a plain fold would go one by one.
+        let mut lanes = [0f32; 16];
+        let mut strange = [0f32; 16];
+        for part in block.chunks(16) {
+            for (i, x) in part.iter().enumerate() {
+                let size = x.abs();
+                lanes[i] = if size > lanes[i] { size } else { lanes[i] };
+                strange[i] += x * 0.0;
+            }
+        }
+        let scale = max(&lanes) / LARGEST;
+        let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+        for (value, x) in values.iter_mut().zip(block) {
+            *value = (x * inverse).round_ties_even() as i8;
+        }
+        if sum(&strange, |x| x) == 0.0 { scale } else { f32::NAN }
+    }
 }
 
 /// Computes `y`, each element from its own row.

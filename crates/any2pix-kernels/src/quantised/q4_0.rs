@@ -104,12 +104,12 @@ struct Rounded {
 }
 
 impl Rounded {
-    fn of(x: &[f32]) -> Self {
-        let (mut values, mut scales, mut offsets) = (Vec::new(), Vec::new(), Vec::new());
-        for block in x.chunks_exact(BLOCK) {
-            let from = values.len();
-            let scale = round_to(&mut values, block);
-            let sum: i32 = values[from..].iter().map(|value| i32::from(*value)).sum();
+    fn of(level: Level, x: &[f32]) -> Self {
+        let (mut scales, mut offsets) = (Vec::new(), Vec::new());
+        let mut values = vec![0; x.len()];
+        for (block, values) in x.chunks_exact(BLOCK).zip(values.chunks_exact_mut(BLOCK)) {
+            let scale = round_to(level, block, values);
+            let sum: i32 = values.iter().map(|value| i32::from(*value)).sum();
             scales.push(scale);
             offsets.push(8.0 * scale * sum as f32);
         }
@@ -132,7 +132,7 @@ impl Rounded {
 /// If `x` is not as long as a row of the weights, or `y` has not an element for each row.
 pub fn gemv_q4_0(engine: Engine, weights: &Q4_0<'_>, x: &[f32], y: &mut [f32]) {
     assert!(x.len() == weights.k && y.len() == weights.rows());
-    let x = Rounded::of(x);
+    let x = Rounded::of(engine.level(), x);
     each_row(y, |row| dot(engine.level(), weights.bytes(row), &x));
 }
 

@@ -105,9 +105,10 @@ struct Rounded {
 }
 
 impl Rounded {
-    fn of(x: &[f32]) -> Self {
-        let (mut values, mut scales) = (Vec::with_capacity(x.len()), Vec::new());
-        scales.extend(x.chunks_exact(BLOCK).map(|block| round_to(&mut values, block)));
+    fn of(level: Level, x: &[f32]) -> Self {
+        let mut values = vec![0; x.len()];
+        let blocks = x.chunks_exact(BLOCK).zip(values.chunks_exact_mut(BLOCK));
+        let scales = blocks.map(|(block, values)| round_to(level, block, values)).collect();
         let sum = |part: &[i8]| part.iter().map(|value| i16::from(*value)).sum();
         let sums = values.chunks_exact(PART).map(sum).collect();
         Self { values, scales, sums }
@@ -120,7 +121,7 @@ impl Rounded {
 /// If `x` is not as long as a row of the weights, or `y` has not an element for each row.
 pub fn gemv_q4_k(engine: Engine, weights: &Q4K<'_>, x: &[f32], y: &mut [f32]) {
     assert!(x.len() == weights.k && y.len() == weights.rows());
-    let x = Rounded::of(x);
+    let x = Rounded::of(engine.level(), x);
     each_row(y, |row| dot(engine.level(), weights.blocks(row), &x));
 }
 
