@@ -16,7 +16,7 @@ use crate::level::vectorised;
 use crate::scratch::{Lanes, Shared, thread_scratch};
 
 /// Rows of a task where there are enough of them.
-const ROWS: usize = 256;
+const ROWS: usize = 264;
 /// Columns of a task where there are enough of them.
 const COLUMNS: usize = 320;
 /// Rows of a task that packs its part of B itself: as many as keep the tile in the cache, since
