@@ -22,7 +22,7 @@ pub fn conv2d(
 ) -> Result<Tensor> {
     if cpu::takes(&[x, weight]) && bias.is_none_or(|bias| cpu::takes(&[bias])) {
         let shape = conv_shape(x, weight.shape(), stride, padding)?;
-        let op = ConvOp { engine: precision::engine(), shape };
+        let op = ConvOp { engine: precision::engine_between(shape.inputs, shape.outputs), shape };
         let (x, weight) = (x.contiguous()?, weight.contiguous()?);
         return match bias {
             Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op),

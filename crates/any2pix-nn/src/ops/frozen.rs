@@ -37,14 +37,15 @@ impl Frozen {
         if !can_freeze(weight, bias) {
             return Ok(None);
         }
-        let engine = precision::engine();
         let packed = cpu::with_slice(weight, |values| match *weight.dims() {
             [n, k] => {
+                let engine = precision::engine_between(k, n);
                 let rows = Dense::new(values, k);
                 Ok(Packed::new(engine, n, k, Operand::rows_along_k(&rows)))
             }
             [outputs, inputs, height, width] => {
-                let kernel = (height, width);
+                let (kernel, engine) =
+                    ((height, width), precision::engine_between(inputs, outputs));
                 let shape = ConvShape { inputs, outputs, kernel, ..ConvShape::default() };
                 Ok(pack_conv2d(engine, &shape, values))
             }

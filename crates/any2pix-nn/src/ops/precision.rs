@@ -54,3 +54,12 @@ impl Drop for PrecisionScope {
 pub(super) fn engine() -> Engine {
     Engine::current(precision())
 }
+
+/// The engine for weights between so many inputs and outputs. Where a model meets pixels or
+/// latents, rounding shows in the result as it is and products cost next to nothing: exact there.
+pub(super) fn engine_between(inputs: usize, outputs: usize) -> Engine {
+    /// Channels of pixels and latents; layers inside a model have more.
+    const NARROW: usize = 16;
+    let exact = inputs.min(outputs) <= NARROW;
+    Engine::current(if exact { Precision::F32 } else { precision() })
+}
