@@ -16,7 +16,7 @@ thread_local! {
 /// Activations stay f32 tensors; with [`Precision::Bf16`] the operands of products are rounded
 /// on their way into the multipliers and sums stay f32. Machines without such multipliers keep
 /// frozen weights in bfloat16, which halves their memory, and compute in f32. A gradient uses the
-/// precision of its forward pass.
+/// precision of its forward pass. Weights of 16 or fewer inputs or outputs stay exact.
 pub fn set_precision(precision: Precision) {
     REDUCED.store(precision == Precision::Bf16, Ordering::Relaxed);
 }
