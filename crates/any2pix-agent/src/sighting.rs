@@ -149,8 +149,8 @@ pub fn find(
     sharpened.map_err(AgentError::compute(Stage::Locate))
 }
 
-/// The place of a picture, `seen` by the locator, where that thinks it likely that all of `queries` `(q, e)`, at
-/// least one, are, and where the encoder sees something like them.
+/// The place of a picture, `seen` by the locator, where that thinks it likely that all of
+/// `queries` `(q, e)`, at least one, are, and where the encoder sees something like them.
 pub fn likeliest(
     (locator, encoder): (&Locator, &ImageBindModel),
     (picture, seen): (&RgbImage, &Seen),

@@ -142,7 +142,7 @@ fn statistics(engine: Engine, shape: &GroupShape, eps: f64, x: &[f32]) -> GroupS
     let mut statistics = Vec::with_capacity(shape.batch * shape.groups);
     for (picture, sums) in sums.chunks(per_picture).enumerate() {
         let shift = first(picture);
-        let (totals, squares) = exact_total(sums, channels);
+        let (totals, squares): (Vec<f64>, _) = total(sums, channels);
         for group in 0..shape.groups {
             let range = group * size..(group + 1) * size;
             let count = positions * size as f64;
@@ -272,7 +272,7 @@ pub fn group_norm_backward(
         .chunks(tasks.len() / shape.batch)
         .enumerate()
         .map(|(picture, sums)| {
-            let (bias_sums, weight_sums) = total(sums, width);
+            let (bias_sums, weight_sums): (Vec<f32>, _) = total(sums, width);
             for c in 0..width {
                 by_bias[c] += bias_sums[c];
                 by_weight[c] += weight_sums[c];
@@ -294,20 +294,15 @@ pub fn group_norm_backward(
     (by_weight, by_bias)
 }
 
-fn exact_total(sums: &[Sums], width: usize) -> (Vec<f64>, Vec<f64>) {
-    let mut total = (vec![0.0; width], vec![0.0; width]);
+/// The sums of all tasks of a picture, channel by channel.
+fn total<T>(sums: &[Sums], width: usize) -> (Vec<T>, Vec<T>)
+where
+    T: Copy + Default + From<f32> + std::ops::AddAssign,
+{
+    let mut total = (vec![T::default(); width], vec![T::default(); width]);
     for (one, two) in sums {
-        total.0.iter_mut().zip(one).for_each(|(to, v)| *to += f64::from(*v));
-        total.1.iter_mut().zip(two).for_each(|(to, v)| *to += f64::from(*v));
-    }
-    total
-}
-
-fn total(sums: &[Sums], width: usize) -> Sums {
-    let mut total = (vec![0.0; width], vec![0.0; width]);
-    for (one, two) in sums {
-        total.0.iter_mut().zip(one).for_each(|(to, v)| *to += v);
-        total.1.iter_mut().zip(two).for_each(|(to, v)| *to += v);
+        total.0.iter_mut().zip(one).for_each(|(to, v)| *to += T::from(*v));
+        total.1.iter_mut().zip(two).for_each(|(to, v)| *to += T::from(*v));
     }
     total
 }

@@ -27,14 +27,12 @@ vectorised! {
     /// Activations of a block in eight bits; the scale that they have, not a number if one of them is
     /// none: it shall not vanish in eight bits.
     fn round_to(level: Level, block: &[f32], values: &mut [i8]) -> f32 {
-        // Largest and no number are found in lanes: a plain fold would go one by one.
+        // In lanes: a plain fold would go one by one.
         let mut lanes = [0f32; 16];
-        let mut strange = [0f32; 16];
         for part in block.chunks(16) {
             for (i, x) in part.iter().enumerate() {
                 let size = x.abs();
                 lanes[i] = if size > lanes[i] { size } else { lanes[i] };
-                strange[i] += x * 0.0;
             }
         }
         let scale = max(&lanes) / LARGEST;
@@ -42,7 +40,7 @@ vectorised! {
         for (value, x) in values.iter_mut().zip(block) {
             *value = (x * inverse).round_ties_even() as i8;
         }
-        if sum(&strange, |x| x) == 0.0 { scale } else { f32::NAN }
+        if sum(block, |x| x * 0.0) == 0.0 { scale } else { f32::NAN }
     }
 }
 

@@ -19,7 +19,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     };
     *last = out_features;
     if cpu::takes(&[x, weight]) && bias.is_none_or(|bias| cpu::takes(&[bias])) {
-        let op = LinearOp { engine: precision::engine(), shape };
+        let op = LinearOp { engine: precision::engine_between(in_features, out_features), shape };
         let (x, weight) = (x.contiguous()?, weight.contiguous()?);
         return match bias {
             Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op),
