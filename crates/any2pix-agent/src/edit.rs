@@ -13,9 +13,10 @@ use crate::components::Components;
 use crate::conditioning::{self, Condition};
 use crate::error::AgentError;
 use crate::gallery::{self, Gallery};
+use crate::hearing;
 use crate::inputs::{self, Input, Memory, row};
 use crate::knowledge::{self, Vocabulary};
-use crate::outcome::EditOutcome;
+use crate::outcome::{EditOutcome, PlanReport};
 use crate::pipeline::{LlmFormat, Pipeline};
 use crate::plan_report;
 use crate::progress::{Progress, Stage};
@@ -23,6 +24,7 @@ use crate::request::EditRequest;
 use crate::run::Run;
 use crate::settings::SettingsPatch;
 use crate::sighting;
+use crate::steps;
 use crate::store::ModelStore;
 use crate::tasks::tasks;
 use crate::workbench::Workbench;
@@ -48,6 +50,14 @@ pub(crate) struct Planned {
     pub(crate) plan: EditPlan,
     pub(crate) condition: Condition,
     pub(crate) vocabulary: Vocabulary,
+}
+
+/// What a step came to.
+struct Done {
+    picture: DynamicImage,
+    report: PlanReport,
+    /// The embedding of the picture to come that the painter was given.
+    aim: Vec<f32>,
 }
 
 impl Playroom {
@@ -113,24 +123,46 @@ impl Edit<'_> {
         Ok(galleries)
     }
 
-    /// The page.
+    /// All steps of an instruction, each on the picture of the one before.
     fn carry_out(
         &self,
         request: &EditRequest,
         progress: &mut dyn Progress,
     ) -> Result<EditOutcome, AgentError> {
-        let settings = &request.settings;
-        settings.validate()?;
+        request.settings.validate()?;
         let mut run = Run::new(progress);
+        let galleries = self.galleries(request.settings.gallery)?;
+        let (first, later) = steps::of(request)?;
+        let mut done = self.step(&first.request, &galleries, &mut run)?;
+        for mut step in later {
+            step.goes_on_from(&done.picture)?;
+            let next = self.step(&step.request, &galleries, &mut run)?;
+            done = Done { report: plan_report::joined(done.report, next.report), ..next };
+        }
+        let Done { picture, report, aim } = done;
+        let mut outcome = EditOutcome::new(picture, request, report, &self.components.store, run);
+        outcome.aim = Some(aim);
+        let llm_format = self.components.llm_quant.map(LlmFormat::Quantised);
+        Ok(outcome.with_llm(llm_format.unwrap_or_default()))
+    }
+
+    /// The page: one step.
+    fn step(
+        &self,
+        request: &EditRequest,
+        galleries: &[Gallery],
+        run: &mut Run,
+    ) -> Result<Done, AgentError> {
+        let settings = &request.settings;
         // 1. encode: every picture and sound becomes an embedding
         let inputs = run.stage(Stage::Encode, |run| self.encode(request, run))?;
         // 2. plan: instruction and embeddings become base, objects and the target's embedding
-        let galleries = self.galleries(settings.gallery)?;
         let (plan, vocabulary) = run.stage(Stage::Plan, |run| {
-            let vocabulary = Vocabulary::open(&self.components, &galleries)?;
+            let vocabulary = Vocabulary::open(&self.components, galleries)?;
             let mut plan = self.plan(request, &inputs, &vocabulary)?;
-            knowledge::settle(&mut plan, request, &inputs, &vocabulary, &galleries, run)?;
+            knowledge::settle(&mut plan, request, &inputs, &vocabulary, galleries, run)?;
             sighting::settle(&mut plan, &inputs, &self.components, &vocabulary, run)?;
+            hearing::doubts(&plan, &inputs, &self.components, &vocabulary, run)?;
             Ok((plan, vocabulary))
         })?;
         // 3. refine: the prior cleans the target's embedding
@@ -153,19 +185,16 @@ impl Edit<'_> {
                 components: &self.components,
                 planned: &planned,
                 settings,
-                galleries: &galleries,
+                galleries,
                 generator: Generator::new(settings.seed).fork(&format!("task {index}")),
                 report: &mut report,
             };
-            picture = workbench.carry_out(*task, picture, &mut run)?;
+            picture = workbench.carry_out(*task, picture, run)?;
         }
         let picture = with_alpha(picture, &planned);
         let aim = inputs::vector(&planned.condition.picture)
             .map_err(AgentError::compute(Stage::Condition))?;
-        let mut outcome = EditOutcome::new(picture, request, report, &self.components.store, run);
-        outcome.aim = Some(aim);
-        let llm_format = self.components.llm_quant.map(LlmFormat::Quantised);
-        Ok(outcome.with_llm(llm_format.unwrap_or_default()))
+        Ok(Done { picture, report, aim })
     }
 }
 

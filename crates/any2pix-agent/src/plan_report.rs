@@ -35,6 +35,21 @@ pub(crate) fn report(plan: &EditPlan, inputs: &[Input]) -> PlanReport {
     }
 }
 
+/// What the outcome says of two steps together.
+pub(crate) fn joined(first: PlanReport, next: PlanReport) -> PlanReport {
+    let both = |a: String, b: String, between: &str| format!("{a}{between}{b}");
+    PlanReport {
+        base: first.base,
+        operation: both(first.operation, next.operation, ", then "),
+        caption: next.caption,
+        subjects: first.subjects.into_iter().chain(next.subjects).collect(),
+        place: first.place.or(next.place),
+        look: first.look.or(next.look),
+        text: both(first.text, next.text, "\n"),
+        unbound_text: None,
+    }
+}
+
 /// The plan as people read it; a model that names no operation has no line for it.
 pub(crate) fn lines(report: &PlanReport) -> Vec<String> {
     let mut lines = vec![

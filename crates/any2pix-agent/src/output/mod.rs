@@ -158,6 +158,11 @@ pub(crate) fn encode(
     }
 }
 
+/// The pixels alone, as a PNG.
+pub(crate) fn pixels(image: &DynamicImage) -> Result<Vec<u8>, AgentError> {
+    png::encode(image, &[], None, None)
+}
+
 /// The picture on white, where it is transparent.
 fn flat(image: &DynamicImage) -> RgbImage {
     match image.color().has_alpha() {

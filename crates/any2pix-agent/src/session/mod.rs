@@ -365,7 +365,7 @@ impl Session {
 fn names_base(instruction: &Instruction, references: &[Reference]) -> bool {
     let is_picture =
         |index: usize| references.get(index).is_some_and(|r| !inputs::is_sound(&r.bytes));
-    phrase::names_base(instruction, &is_picture)
+    phrase::base_of(instruction, &is_picture).is_some()
 }
 
 /// Where two pictures of one size differ.

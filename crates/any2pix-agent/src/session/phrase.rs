@@ -168,9 +168,9 @@ pub fn join_lines(text: &str) -> String {
     joined
 }
 
-/// True when one of the references that `is_picture` says are pictures is what the instruction
-/// edits, by the words before it: `add [x]` and `like [x]` give, `to [x]` and `make [x]` edit.
-pub fn names_base(instruction: &Instruction, is_picture: &dyn Fn(usize) -> bool) -> bool {
+/// The first of the references that `is_picture` says are pictures that the instruction edits, by
+/// the words before it: `add [x]` and `like [x]` give, `to [x]` and `make [x]` edit.
+pub fn base_of(instruction: &Instruction, is_picture: &dyn Fn(usize) -> bool) -> Option<usize> {
     let mut gives = false;
     let mut before = "";
     for segment in &instruction.segments {
@@ -179,13 +179,13 @@ pub fn names_base(instruction: &Instruction, is_picture: &dyn Fn(usize) -> bool)
             Segment::Reference(index) => {
                 gives = is_given(before, gives);
                 if !gives && is_picture(*index) {
-                    return true;
+                    return Some(*index);
                 }
                 before = "";
             }
         }
     }
-    false
+    None
 }
 
 /// Whether a reference after these words is given; `and` goes on as the one before.
@@ -258,7 +258,7 @@ mod tests {
         let base = |text: &str| {
             let instruction = Instruction::parse(text).unwrap();
             let names = instruction.names.clone();
-            names_base(&instruction, &|index| !names[index].ends_with("ogg"))
+            base_of(&instruction, &|index| !names[index].ends_with("ogg")).is_some()
         };
         for text in [
             "add a dog to [park]",

@@ -93,11 +93,37 @@ pub(super) struct Plan<'a, A, B> {
     pub(super) accumulate: bool,
 }
 
-/// Cuts `len` into equal pieces of at most `most`, multiples of `unit`, at least `wanted` of them
-/// if pieces of `least` allow it.
-fn piece(len: usize, unit: usize, (least, most): (usize, usize), wanted: usize) -> usize {
-    let count = len.div_ceil(most).max(wanted.min(len.div_ceil(least.max(unit)))).max(1);
-    len.div_ceil(count).next_multiple_of(unit)
+/// One side of the result, cut into pieces that are as equal as multiples of `unit` can be.
+#[derive(Clone, Copy)]
+struct Cut {
+    len: usize,
+    unit: usize,
+    count: usize,
+}
+
+impl Cut {
+    /// Pieces of at most `most`, and enough of them, with `beside` pieces of the other side, for all
+    /// threads if pieces of `least` allow it.
+    fn new(
+        (len, unit): (usize, usize),
+        (least, most): (usize, usize),
+        beside: usize,
+        threads: usize,
+    ) -> Self {
+        let wanted = if threads > 1 { TASKS * threads } else { 1 };
+        let allowed = len.div_ceil(least.max(unit));
+        let count = len.div_ceil(most).max(wanted.div_ceil(beside).min(allowed)).max(1);
+        // As many tasks for each thread: one too many is a long wait where there are few.
+        let even =
+            (count..=allowed).take(threads).find(|count| (count * beside).is_multiple_of(threads));
+        Self { len, unit, count: even.unwrap_or(count) }
+    }
+
+    fn piece(&self, index: usize) -> Range<usize> {
+        let units = self.len.div_ceil(self.unit);
+        let start = |index: usize| (index * units / self.count * self.unit).min(self.len);
+        start(index)..start(index + 1)
+    }
 }
 
 /// Cuts rows into pieces of at most `most`, as equal as can be.
@@ -123,24 +149,21 @@ pub(super) fn for_each(parallel: bool, count: usize, work: impl Fn(usize) + Sync
 impl<A: Matrix, B: Matrix> Plan<'_, A, B> {
     /// Divides the result among tasks and runs them.
     pub(super) fn execute(&self, parallel: bool) {
-        let Size { m, n, .. } = self.size;
-        let wanted = if parallel { TASKS * rayon::current_num_threads() } else { 1 };
-        let width = self.kernel.columns();
+        let threads = if parallel { rayon::current_num_threads() } else { 1 };
+        let (m, n) = ((self.size.m, self.kernel.rows()), (self.size.n, self.kernel.columns()));
         let (most_rows, most_columns) = match self.b {
             Right::Packed(_) | Right::Halves(_) => (ROWS, COLUMNS),
             // One panel, so that threads end together, if that does not mean to pack A for each.
-            Right::Loose(_) if self.lying_a().is_some() => (ROWS_PACKING, width),
+            Right::Loose(_) if self.lying_a().is_some() => (ROWS_PACKING, n.1),
             Right::Loose(_) => (ROWS_PACKING, COLUMNS_PACKING),
         };
-        let nc = piece(n, width, (width, most_columns), 1);
-        let down = wanted.div_ceil(n.div_ceil(nc));
-        let mc = piece(m, self.kernel.rows(), (most_rows / 4, most_rows), down);
+        let fewest = n.0.div_ceil(most_columns);
+        let down = Cut::new(m, (most_rows / 4, most_rows), fewest, threads);
         // Too few rows for all threads: columns are divided further.
-        let nc = nc.min(piece(n, width, (width, most_columns), wanted.div_ceil(m.div_ceil(mc))));
-        let across = n.div_ceil(nc);
-        for_each(parallel, m.div_ceil(mc) * across, |task| {
-            let (i, j) = (task / across * mc, task % across * nc);
-            self.task(i..(i + mc).min(m), j..(j + nc).min(n));
+        let across = Cut::new(n, (n.1, most_columns), down.count, threads);
+        for_each(parallel, down.count * across.count, |task| {
+            let (i, j) = (task / across.count, task % across.count);
+            self.task(down.piece(i), across.piece(j));
         });
     }
 
