@@ -6,7 +6,6 @@ use std::sync::Arc;
 use image::DynamicImage;
 
 use crate::error::AgentError;
-use crate::inputs;
 use crate::output;
 use crate::request::{EditRequest, Instruction, Reference, Segment};
 use crate::session::phrase;
@@ -67,10 +66,8 @@ impl Step {
 /// What `request` asks for: its first step, and those after it. The first is itself, unless it
 /// names a picture and says several things to do with it.
 pub(crate) fn of(request: &EditRequest) -> Result<(Step, impl Iterator<Item = Step>), AgentError> {
-    let is_picture =
-        |index: usize| request.references.get(index).is_some_and(|r| !inputs::is_sound(&r.bytes));
     let clauses = clauses(&request.instruction);
-    let base = phrase::base_of(&request.instruction, &is_picture);
+    let base = phrase::edited(&request.instruction, &request.references);
     let steps = match base.filter(|_| are_steps(&clauses)) {
         None => vec![Step { request: request.clone(), base: None }],
         Some(_) if clauses.len() > MAX_STEPS => {
@@ -123,11 +120,9 @@ impl Clause {
 
     /// Whether it may speak of something that an earlier one named.
     fn points_back(&self) -> bool {
-        let texts = self.segments.iter().filter_map(|segment| match segment {
-            Segment::Text(text) => Some(text.to_lowercase()),
-            Segment::Reference(_) => None,
-        });
-        texts.into_iter().any(|text| {
+        self.segments.iter().any(|segment| {
+            let Segment::Text(text) = segment else { return false };
+            let text = text.to_lowercase();
             let words: Vec<&str> = words(&text).map(|(_, word)| word).collect();
             let is_picture = |i: usize| i > 0 && OF_PICTURES.contains(&words[i - 1]);
             (0..words.len()).any(|i| POINTERS.contains(&words[i]) && !is_picture(i))
@@ -137,9 +132,15 @@ impl Clause {
 
 /// Words, and where they begin.
 fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.split(|c: char| !c.is_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(move |word| (word.as_ptr() as usize - text.as_ptr() as usize, word))
+    let is_other = |c: char| !c.is_alphanumeric();
+    let pieces = text.split_inclusive(is_other).scan(0, |end, piece| {
+        let start = *end;
+        *end += piece.len();
+        Some((start, piece))
+    });
+    pieces
+        .map(move |(start, piece)| (start, piece.trim_end_matches(is_other)))
+        .filter(|(_, word)| !word.is_empty())
 }
 
 /// `head` without what links it to a verb that follows, if something does.

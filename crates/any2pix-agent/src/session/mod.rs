@@ -193,7 +193,7 @@ impl Session {
         let mut instruction = Instruction::parse(&instruction.to_string())?;
         let mut references = self.open_all(&instruction, known_as.as_deref())?;
         if let Some(name) = &known_as
-            && !names_base(&instruction, &references)
+            && phrase::edited(&instruction, &references).is_none()
             && !instruction.names.contains(name)
         {
             instruction = Instruction::parse(&phrase::with_base(&instruction.to_string(), name))?;
@@ -359,13 +359,6 @@ impl Session {
         let Some(before) = turn.before() else { return Ok(None) };
         Ok(change(&self.decode(before)?, &self.decode(&turn.result)?))
     }
-}
-
-/// True when one of the instruction's pictures is what it edits.
-fn names_base(instruction: &Instruction, references: &[Reference]) -> bool {
-    let is_picture =
-        |index: usize| references.get(index).is_some_and(|r| !inputs::is_sound(&r.bytes));
-    phrase::base_of(instruction, &is_picture).is_some()
 }
 
 /// Where two pictures of one size differ.

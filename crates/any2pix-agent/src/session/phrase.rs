@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::request::{Instruction, Segment};
+use crate::inputs;
+use crate::request::{Instruction, Reference, Segment};
 
 /// Endings of the names of picture files.
 pub const PICTURES: &[&str] = &["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"];
@@ -170,7 +171,7 @@ pub fn join_lines(text: &str) -> String {
 
 /// The first of the references that `is_picture` says are pictures that the instruction edits, by
 /// the words before it: `add [x]` and `like [x]` give, `to [x]` and `make [x]` edit.
-pub fn base_of(instruction: &Instruction, is_picture: &dyn Fn(usize) -> bool) -> Option<usize> {
+fn base_of(instruction: &Instruction, is_picture: &dyn Fn(usize) -> bool) -> Option<usize> {
     let mut gives = false;
     let mut before = "";
     for segment in &instruction.segments {
@@ -186,6 +187,13 @@ pub fn base_of(instruction: &Instruction, is_picture: &dyn Fn(usize) -> bool) ->
         }
     }
     None
+}
+
+/// The picture among an instruction's references that it edits, if it names one.
+pub(crate) fn edited(instruction: &Instruction, references: &[Reference]) -> Option<usize> {
+    let is_picture =
+        |index: usize| references.get(index).is_some_and(|r| !inputs::is_sound(&r.bytes));
+    base_of(instruction, &is_picture)
 }
 
 /// Whether a reference after these words is given; `and` goes on as the one before.
