@@ -10,11 +10,15 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::buffer::{Fresh, in_chunks};
+use crate::gemm::kernel::Kernel;
 use crate::gemm::{
     Dense, Lying, Matrix, Operand, Output, Packed, Size, gemm, gemm_packed, reads_lying,
     rounded_pairs,
 };
-use crate::level::{Engine, vectorised};
+use crate::level::{Engine, Precision, vectorised};
+use winograd::Forward;
+
+mod winograd;
 
 /// Pictures with margins are not made if they would have more elements.
 const MOST_WITH_MARGINS: usize = 1 << 26;
@@ -481,13 +485,9 @@ pub fn conv2d(
         let (x, weight) = (Operand::rows_along_k(&x), Operand::rows_along_k(&weight));
         return gemm(engine, size, x, weight, output);
     }
-    let (lies, mut margins) = (reads_lying(engine), None);
-    let patches = Patches::of_input(x, shape);
-    let patches = patches.ready(lies, &mut margins, |x| rounded_pairs(engine, x));
     let weight = taps_before_inputs(engine, weight, shape);
     let weight = Dense::new(&weight, size.k);
-    let (patches, weight) = (Operand::rows_along_k(&patches), Operand::rows_along_k(&weight));
-    gemm(engine, size, patches, weight, output);
+    of_patches(engine, size, Patches::of_input(x, shape), Operand::rows_along_k(&weight), output);
 }
 
 /// Packs the weights of convolutions of this shape, whatever the batch and the picture's size.
@@ -509,8 +509,11 @@ pub fn conv2d_packed(
         let x = Dense::new(x, shape.inputs);
         return gemm_packed(shape.output_pixels(), Operand::rows_along_k(&x), weight, output);
     }
-    let mut margins = None;
     let patches = Patches::of_input(x, shape);
+    if winograd::suits(weight.kernel(), &patches, shape.outputs) {
+        return Forward::new(&patches, weight.panel_rows(), bias).execute(y);
+    }
+    let mut margins = None;
     let patches = patches.ready(weight.reads_lying(), &mut margins, |x| weight.rounded_pairs(x));
     gemm_packed(shape.output_pixels(), Operand::rows_along_k(&patches), weight, output);
 }
@@ -555,13 +558,34 @@ fn by_data_of_taps(
             (Operand::rows_along_k(&gradient), Operand::rows_across_k(&weight));
         return gemm(engine, size, gradient, weight, output);
     }
-    let (lies, mut margins) = (reads_lying(engine), None);
-    let patches = Patches::of_output(gradient, shape);
-    let patches = patches.ready(lies, &mut margins, |x| rounded_pairs(engine, x));
     let (taps, outputs, inputs) = (shape.taps(), shape.outputs, shape.inputs);
     let weight = FlippedTaps { weight, taps, outputs, inputs };
-    let (patches, weight) = (Operand::rows_along_k(&patches), Operand::rows_across_k(&weight));
-    gemm(engine, size, patches, weight, output);
+    of_patches(
+        engine,
+        size,
+        Patches::of_output(gradient, shape),
+        Operand::rows_across_k(&weight),
+        output,
+    );
+}
+
+/// The product of patches with weights of `(tap, channel)` along k.
+fn of_patches<B: Matrix>(
+    engine: Engine,
+    size: Size,
+    patches: Patches<'_>,
+    weight: Operand<'_, B>,
+    output: Output<'_>,
+) {
+    if winograd::suits(Kernel::of(engine), &patches, size.n) {
+        // Never rounded: these weights are used once.
+        let engine = Engine::new(engine.level(), Precision::F32);
+        let weight = Packed::new(engine, size.n, size.k, weight);
+        return Forward::new(&patches, weight.panel_rows(), output.bias).execute(output.data);
+    }
+    let mut margins = None;
+    let patches = patches.ready(reads_lying(engine), &mut margins, |x| rounded_pairs(engine, x));
+    gemm(engine, size, Operand::rows_along_k(&patches), weight, output);
 }
 
 /// The gradient of [`conv2d`] by `weight`, given that of `y`.
@@ -573,18 +597,23 @@ pub fn conv2d_by_weight(
 ) {
     let (inputs, taps) = (shape.inputs, shape.taps());
     let size = Size { m: shape.outputs, n: taps * inputs, k: shape.output_pixels() };
-    let gradient = Dense::new(gradient, size.m);
-    let gradient = Operand::rows_across_k(&gradient);
+    let rows = Dense::new(gradient, size.m);
+    let rows = Operand::rows_across_k(&rows);
     if shape.is_pointwise() {
         let x = Dense::new(x, size.n);
         let output = Output { data: by_weight, stride: size.n, bias: None, accumulate: false };
-        return gemm(engine, size, gradient, Operand::rows_across_k(&x), output);
+        return gemm(engine, size, rows, Operand::rows_across_k(&x), output);
+    }
+    let patches = Patches::of_input(x, shape);
+    let kernel = Kernel::of(engine);
+    if winograd::suits(kernel, &patches, shape.outputs) {
+        return winograd::by_weight(kernel, &patches, (gradient, shape.outputs), by_weight);
     }
     let mut margins = None;
-    let patches = Patches::of_input(x, shape).ready(reads_lying(engine), &mut margins, |_| None);
+    let patches = patches.ready(reads_lying(engine), &mut margins, |_| None);
     let mut sums = vec![0.0; size.m * size.n];
     let output = Output { data: &mut sums, stride: size.n, bias: None, accumulate: false };
-    gemm(engine, size, gradient, Operand::rows_across_k(&patches), output);
+    gemm(engine, size, rows, Operand::rows_across_k(&patches), output);
     inputs_before_taps(engine, &sums, shape, by_weight);
 }
 

@@ -26,6 +26,14 @@ impl Lanes {
         // SAFETY: a line is sixteen lanes without padding.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), lines * 16) }
     }
+
+    /// `len` numbers, whatever they are.
+    #[allow(unsafe_code)]
+    pub(crate) fn sized_f32(&mut self, len: usize) -> &mut [f32] {
+        let lanes = &mut self.sized(len)[..len];
+        // SAFETY: lanes are as large as numbers and aligned alike, and all their bits are numbers.
+        unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), len) }
+    }
 }
 
 /// Keeps one `T` a thread; calls that meet inside each other get a fresh one.

@@ -42,7 +42,10 @@ fn check(engine: Engine, shape: &ConvShape) {
         dw[w] += f64::from(gradient[o]) * f64::from(x[i]);
     });
     let tolerance = match engine.precision() {
+        // Sums of transformed numbers stray further than direct ones.
+        Precision::F32 if shape.inputs.min(shape.outputs) >= 32 => 1e-4,
         Precision::F32 => 2e-5,
+        Precision::Bf16 if shape.inputs.min(shape.outputs) >= 32 => 0.12,
         Precision::Bf16 => 0.06,
     };
     let mut actual = vec![0.0; outputs];
@@ -78,6 +81,11 @@ fn equals_the_plain_loop() {
         shape(1, 3, 3, 40, 20, (3, 3), 1, 0),
         shape(1, 2, 2, 1, 1, (5, 5), 1, 0),
         shape(0, 4, 4, 2, 2, (3, 3), 1, 1),
+        // What goes by tiles of 4×4 pixels: several pictures, edges, pieces of channels and tiles.
+        shape(2, 9, 14, 48, 80, (3, 3), 1, 1),
+        shape(1, 11, 12, 32, 33, (3, 3), 1, 0),
+        shape(9, 3, 4, 144, 112, (3, 3), 1, 1),
+        shape(1, 46, 40, 32, 32, (3, 3), 1, 2),
     ];
     for level in Level::available() {
         for precision in [Precision::F32, Precision::Bf16] {

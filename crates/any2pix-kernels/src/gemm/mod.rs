@@ -3,7 +3,7 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
-mod kernel;
+pub(crate) mod kernel;
 mod lying;
 #[cfg(target_arch = "x86_64")]
 mod micro_avx2;
@@ -28,9 +28,11 @@ pub use lying::Lying;
 pub use operand::{Dense, Matrix, Operand};
 use pack::BPanels;
 pub use packed::Packed;
+pub(crate) use packed::PanelRows;
 use packed::pack_all;
 pub(crate) use strip::Panels;
-use tiles::{Plan, ROWS_PACKING, Right, for_each};
+pub(crate) use tiles::{Cut, for_each, pieces};
+use tiles::{Plan, ROWS_PACKING, Right};
 
 /// Products smaller than this run on the calling thread.
 const PARALLEL_FROM: usize = 1 << 18;
@@ -97,7 +99,7 @@ pub fn operations_so_far() -> u64 {
     OPERATIONS.load(Ordering::Relaxed)
 }
 
-fn count(m: usize, n: usize, k: usize) {
+pub(crate) fn count(m: usize, n: usize, k: usize) {
     OPERATIONS.fetch_add(2 * (m * n * k) as u64, Ordering::Relaxed);
 }
 
@@ -187,7 +189,7 @@ fn check(Size { m, n, k }: Size, output: &Output<'_>) {
     count(m, n, k);
 }
 
-fn runs_in_parallel(Size { m, n, k }: Size) -> bool {
+pub(crate) fn runs_in_parallel(Size { m, n, k }: Size) -> bool {
     m * n * k >= PARALLEL_FROM && rayon::current_num_threads() > 1
 }
 

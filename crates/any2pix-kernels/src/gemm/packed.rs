@@ -1,5 +1,7 @@
 //! `Packed`: weights in the order the micro-kernels read them, prepared once and used many times.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::kernel::Kernel;
@@ -70,6 +72,15 @@ impl Packed {
         }
     }
 
+    pub(crate) fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    /// The panels, for who multiplies them otherwise than as they are.
+    pub(crate) fn panel_rows(&self) -> PanelRows<'_> {
+        PanelRows { packed: self }
+    }
+
     fn lane(&self, at: usize) -> u32 {
         match &self.kept {
             Kept::Lanes(lanes) => lanes.all()[at],
@@ -107,6 +118,69 @@ impl Packed {
             }
         });
         rows
+    }
+}
+
+/// The panels of a right operand of f32, row by row.
+#[derive(Clone, Copy)]
+pub(crate) struct PanelRows<'a> {
+    packed: &'a Packed,
+}
+
+impl PanelRows<'_> {
+    pub(crate) fn kernel(&self) -> Kernel {
+        self.packed.kernel
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        self.packed.n
+    }
+
+    pub(crate) fn panels(&self) -> usize {
+        self.packed.layout.count()
+    }
+
+    /// Columns of a panel.
+    pub(crate) fn width(&self, panel: usize) -> usize {
+        self.packed.layout.width(panel)
+    }
+
+    /// Copies some rows of a panel.
+    pub(crate) fn copy(&self, panel: usize, rows: Range<usize>, to: &mut [f32]) {
+        let (packed, width) = (self.packed, self.width(panel));
+        let (_, block_lanes) = shape_of_k(packed.kernel, packed.k);
+        let (mut row, mut rest) = (rows.start, to);
+        while row < rows.end {
+            let count = (rows.end - row).min(block_lanes - row % block_lanes);
+            let block = row / block_lanes * packed.layout.block() + packed.layout.start(panel);
+            let from = block + row % block_lanes * width;
+            let (piece, after) = std::mem::take(&mut rest).split_at_mut(count * width);
+            match &packed.kept {
+                Kept::Lanes(lanes) => {
+                    floats(packed.kernel.level(), &lanes.all()[from..from + piece.len()], piece)
+                }
+                Kept::Halves(halves) => {
+                    widened(packed.kernel.level(), &halves[from..from + piece.len()], piece)
+                }
+            }
+            (row, rest) = (row + count, after);
+        }
+    }
+}
+
+vectorised! {
+    fn floats(level: Level, lanes: &[u32], to: &mut [f32]) {
+        for (to, lane) in to.iter_mut().zip(lanes) {
+            *to = f32::from_bits(*lane);
+        }
+    }
+}
+
+vectorised! {
+    fn widened(level: Level, halves: &[u16], to: &mut [f32]) {
+        for (to, half) in to.iter_mut().zip(halves) {
+            *to = f32::from_bits(u32::from(*half) << 16);
+        }
     }
 }
 

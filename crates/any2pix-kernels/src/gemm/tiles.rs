@@ -95,7 +95,7 @@ pub(super) struct Plan<'a, A, B> {
 
 /// One side of the result, cut into pieces that are as equal as multiples of `unit` can be.
 #[derive(Clone, Copy)]
-struct Cut {
+pub(crate) struct Cut {
     len: usize,
     unit: usize,
     count: usize,
@@ -104,7 +104,7 @@ struct Cut {
 impl Cut {
     /// Pieces of at most `most`, and enough of them, with `beside` pieces of the other side, for all
     /// threads if pieces of `least` allow it.
-    fn new(
+    pub(crate) fn new(
         (len, unit): (usize, usize),
         (least, most): (usize, usize),
         beside: usize,
@@ -116,10 +116,19 @@ impl Cut {
         // As many tasks for each thread: one too many is a long wait where there are few.
         let even =
             (count..=allowed).take(threads).find(|count| (count * beside).is_multiple_of(threads));
-        Self { len, unit, count: even.unwrap_or(count) }
+        Self::into((len, unit), even.unwrap_or(count))
     }
 
-    fn piece(&self, index: usize) -> Range<usize> {
+    /// So many pieces.
+    pub(crate) fn into((len, unit): (usize, usize), count: usize) -> Self {
+        Self { len, unit, count }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn piece(&self, index: usize) -> Range<usize> {
         let units = self.len.div_ceil(self.unit);
         let start = |index: usize| (index * units / self.count * self.unit).min(self.len);
         start(index)..start(index + 1)
@@ -127,7 +136,7 @@ impl Cut {
 }
 
 /// Cuts rows into pieces of at most `most`, as equal as can be.
-fn pieces(rows: &Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn pieces(rows: &Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
     let (mut start, end) = (rows.start, rows.end);
     std::iter::from_fn(move || {
         let left = end.checked_sub(start).filter(|left| *left > 0)?;
@@ -138,7 +147,7 @@ fn pieces(rows: &Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>
 }
 
 /// Runs `work` for each index below `count`.
-pub(super) fn for_each(parallel: bool, count: usize, work: impl Fn(usize) + Sync + Send) {
+pub(crate) fn for_each(parallel: bool, count: usize, work: impl Fn(usize) + Sync + Send) {
     if parallel && count > 1 {
         (0..count).into_par_iter().with_max_len(1).for_each(work);
     } else {

@@ -1,0 +1,303 @@
+//! The three transforms of F(4×4, 3×3) at the points 0, ±√½, ±√2 and infinity.
+use super::{PLACES, TAPS, TILE, WINDOW};
+use crate::level::vectorised;
+
+/// Channels that are transformed at once.
+pub(super) const LANES: usize = 16;
+
+/// One number of so many channels.
+type Vector = [f32; LANES];
+
+/// Lines of the transforms that belong together: of 0 and infinity, of a point and its opposite.
+pub(super) const PAIRS: [(usize, usize); 3] = [(0, 5), (1, 2), (3, 4)];
+
+/// √½ and √2: their squares multiply to one and add to 5/2.
+const A: f32 = std::f32::consts::FRAC_1_SQRT_2;
+const B: f32 = std::f32::consts::SQRT_2;
+
+/// Six pixels of a line, or a column, of a window: values of the polynomial, Bᵀ.
+#[inline(always)]
+fn of_pixels(d: [f32; WINDOW]) -> [f32; WINDOW] {
+    let even = [d[4] - 2.0 * d[2], d[4] - 0.5 * d[2]];
+    let odd = [A * d[3] - B * d[1], B * d[3] - A * d[1]];
+    [
+        d[0] - 2.5 * d[2] + d[4],
+        even[0] + odd[0],
+        even[0] - odd[0],
+        even[1] + odd[1],
+        even[1] - odd[1],
+        d[1] - 2.5 * d[3] + d[5],
+    ]
+}
+
+/// Two of the lines of G, of three numbers each: those of 0 and infinity, of ±√½, or of ±√2.
+#[inline(always)]
+fn of_taps(pair: usize, g: [f32; 3]) -> [f32; 2] {
+    // Products of the distances to the other points: 1 for 0, −3/2 for ±√½, 6 for ±√2.
+    let (even, odd) = match pair {
+        0 => return [g[0], g[2]],
+        1 => ((g[0] + 0.5 * g[2]) * (-2.0 / 3.0), g[1] * (A * -2.0 / 3.0)),
+        _ => ((g[0] + 2.0 * g[2]) * (1.0 / 6.0), g[1] * (B / 6.0)),
+    };
+    [even + odd, even - odd]
+}
+
+/// Six sums, to four pixels: Aᵀ.
+#[inline(always)]
+fn of_sums(m: [f32; WINDOW]) -> [f32; TILE] {
+    let (near, far) = ([m[1] + m[2], m[1] - m[2]], [m[3] + m[4], m[3] - m[4]]);
+    [
+        m[0] + near[0] + far[0],
+        A * near[1] + B * far[1],
+        0.5 * near[0] + 2.0 * far[0],
+        0.5 * A * near[1] + 2.0 * B * far[1] + m[5],
+    ]
+}
+
+/// Four pixels of a gradient: A.
+#[inline(always)]
+fn of_gradients(d: [f32; TILE]) -> [f32; WINDOW] {
+    let (near, far) = (
+        [d[0] + 0.5 * d[2], A * d[1] + 0.5 * A * d[3]],
+        [d[0] + 2.0 * d[2], B * d[1] + 2.0 * B * d[3]],
+    );
+    [d[0], near[0] + near[1], near[0] - near[1], far[0] + far[1], far[0] - far[1], d[3]]
+}
+
+/// Six sums, to the gradients of three taps: Gᵀ.
+#[inline(always)]
+fn to_taps(m: [f32; WINDOW]) -> [f32; 3] {
+    let near = [(m[1] + m[2]) * (-2.0 / 3.0), (m[1] - m[2]) * (-2.0 / 3.0)];
+    let far = [(m[3] + m[4]) * (1.0 / 6.0), (m[3] - m[4]) * (1.0 / 6.0)];
+    [m[0] + near[0] + far[0], A * near[1] + B * far[1], 0.5 * near[0] + 2.0 * far[0] + m[5]]
+}
+
+/// The lanes of a slice that is long enough.
+#[inline(always)]
+fn vector(slice: &[f32], at: usize) -> &Vector {
+    slice[at..].first_chunk().expect("as many channels as lanes")
+}
+
+/// As [`vector`], to be written.
+#[inline(always)]
+fn vector_mut(slice: &mut [f32], at: usize) -> &mut Vector {
+    slice[at..].first_chunk_mut().expect("as many channels as lanes")
+}
+
+vectorised! {
+    /// The channels of a window, pixel by pixel, become those of its places, `plane` apart.
+    pub(super) fn windows(
+        level: Level, window: &[&[f32]; PLACES], to: &mut [f32], plane: usize,
+    ) {
+        let channels = window[0].len();
+        assert!(window.iter().all(|pixel| pixel.len() == channels));
+        assert!(to.len() >= (PLACES - 1) * plane + channels && channels.is_multiple_of(LANES));
+        let (mut d, mut t) = ([[0f32; LANES]; PLACES], [[0f32; LANES]; PLACES]);
+        let mut out = [[0f32; LANES]; WINDOW];
+        for first in (0..channels).step_by(LANES) {
+            for (lanes, pixel) in d.iter_mut().zip(window) {
+                *lanes = *vector(pixel, first);
+            }
+            for column in 0..WINDOW {
+                for i in 0..LANES {
+                    let mut from = [0f32; WINDOW];
+                    for row in 0..WINDOW {
+                        from[row] = d[row * WINDOW + column][i];
+                    }
+                    for (row, value) in of_pixels(from).into_iter().enumerate() {
+                        t[row * WINDOW + column][i] = value;
+                    }
+                }
+            }
+            for row in 0..WINDOW {
+                let line = &t[row * WINDOW..(row + 1) * WINDOW];
+                for i in 0..LANES {
+                    let mut from = [0f32; WINDOW];
+                    for column in 0..WINDOW {
+                        from[column] = line[column][i];
+                    }
+                    for (column, value) in of_pixels(from).into_iter().enumerate() {
+                        out[column][i] = value;
+                    }
+                }
+                for (column, lanes) in out.iter().enumerate() {
+                    let at = (row * WINDOW + column) * plane + first;
+                    *vector_mut(to, at) = *lanes;
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// The channels of a tile of a gradient, pixel by pixel, become those of its places, `plane`
+    /// apart.
+    pub(super) fn gradients(
+        level: Level, tile: &[&[f32]; TILE * TILE], to: &mut [f32], plane: usize,
+    ) {
+        let channels = tile[0].len();
+        assert!(tile.iter().all(|pixel| pixel.len() == channels));
+        assert!(to.len() >= (PLACES - 1) * plane + channels && channels.is_multiple_of(LANES));
+        let mut d = [[0f32; LANES]; TILE * TILE];
+        let mut t = [[0f32; LANES]; WINDOW * TILE];
+        let mut out = [[0f32; LANES]; WINDOW];
+        for first in (0..channels).step_by(LANES) {
+            for (lanes, pixel) in d.iter_mut().zip(tile) {
+                *lanes = *vector(pixel, first);
+            }
+            for column in 0..TILE {
+                for i in 0..LANES {
+                    let mut from = [0f32; TILE];
+                    for row in 0..TILE {
+                        from[row] = d[row * TILE + column][i];
+                    }
+                    for (row, value) in of_gradients(from).into_iter().enumerate() {
+                        t[row * TILE + column][i] = value;
+                    }
+                }
+            }
+            for (row, line) in t.chunks_exact(TILE).enumerate() {
+                for i in 0..LANES {
+                    let mut from = [0f32; TILE];
+                    for column in 0..TILE {
+                        from[column] = line[column][i];
+                    }
+                    for (column, value) in of_gradients(from).into_iter().enumerate() {
+                        out[column][i] = value;
+                    }
+                }
+                for (column, lanes) in out.iter().enumerate() {
+                    *vector_mut(to, (row * WINDOW + column) * plane + first) = *lanes;
+                }
+            }
+        }
+    }
+}
+
+/// Two lines of places of sixteen filters, for a pair of lines that the compiler knows.
+#[inline(always)]
+fn two_lines<const PAIR: usize>(g: &[Vector; TAPS], out: &mut [Vector; 2 * WINDOW]) {
+    for i in 0..LANES {
+        let mut sums = [[0f32; 3]; 2];
+        for column in 0..3 {
+            let lines = of_taps(PAIR, [g[column][i], g[3 + column][i], g[6 + column][i]]);
+            (sums[0][column], sums[1][column]) = (lines[0], lines[1]);
+        }
+        for (line, sums) in sums.into_iter().enumerate() {
+            for (pair, columns) in PAIRS.into_iter().enumerate() {
+                let values = of_taps(pair, sums);
+                out[line * WINDOW + columns.0][i] = values[0];
+                out[line * WINDOW + columns.1][i] = values[1];
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Taps `(tap, element)` become two lines of places, those of a [pair](PAIRS),
+    /// `(line, column, element)`.
+    pub(super) fn filters(level: Level, pair: usize, taps: &[f32], to: &mut [f32]) {
+        let elements = taps.len() / TAPS;
+        let to = &mut to[..2 * WINDOW * elements];
+        let mut g = [[0f32; LANES]; TAPS];
+        let mut out = [[0f32; LANES]; 2 * WINDOW];
+        for first in (0..elements / LANES * LANES).step_by(LANES) {
+            for (tap, lanes) in g.iter_mut().enumerate() {
+                *lanes = *vector(taps, tap * elements + first);
+            }
+            match pair {
+                0 => two_lines::<0>(&g, &mut out),
+                1 => two_lines::<1>(&g, &mut out),
+                _ => two_lines::<2>(&g, &mut out),
+            }
+            for (place, lanes) in out.iter().enumerate() {
+                *vector_mut(to, place * elements + first) = *lanes;
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// The sums of one tile, place by place `plane` apart, become its pixels, of which those outside
+    /// the picture are `None`.
+    pub(super) fn pixels(
+        level: Level,
+        sums: &[f32],
+        plane: usize,
+        bias: &[f32],
+        to: &mut [Option<&mut [f32]>; TILE * TILE],
+    ) {
+        let outputs = to[0].as_ref().map_or(0, |pixel| pixel.len());
+        assert!(sums.len() >= (PLACES - 1) * plane + outputs && outputs.is_multiple_of(LANES));
+        let (mut m, mut t) = ([[0f32; LANES]; PLACES], [[0f32; LANES]; TILE * WINDOW]);
+        let mut out = [[0f32; LANES]; TILE];
+        for first in (0..outputs).step_by(LANES) {
+            for (place, lanes) in m.iter_mut().enumerate() {
+                *lanes = *vector(sums, place * plane + first);
+            }
+            for column in 0..WINDOW {
+                for i in 0..LANES {
+                    let mut from = [0f32; WINDOW];
+                    for row in 0..WINDOW {
+                        from[row] = m[row * WINDOW + column][i];
+                    }
+                    for (row, value) in of_sums(from).into_iter().enumerate() {
+                        t[row * WINDOW + column][i] = value;
+                    }
+                }
+            }
+            let bias = *vector(bias, first);
+            for (line, to) in t.chunks_exact(WINDOW).zip(to.chunks_exact_mut(TILE)) {
+                for i in 0..LANES {
+                    let mut from = [0f32; WINDOW];
+                    for column in 0..WINDOW {
+                        from[column] = line[column][i];
+                    }
+                    for (column, value) in of_sums(from).into_iter().enumerate() {
+                        out[column][i] = value + bias[i];
+                    }
+                }
+                for (pixel, lanes) in to.iter_mut().zip(&out) {
+                    if let Some(pixel) = pixel {
+                        *vector_mut(pixel, first) = *lanes;
+                    }
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// The sums of the inputs of one output, place by place `plane` apart, become its taps,
+    /// `(input, tap)`.
+    pub(super) fn taps(level: Level, sums: &[f32], plane: usize, to: &mut [f32]) {
+        let (mut m, mut t) = ([[0f32; LANES]; PLACES], [[0f32; LANES]; 3 * WINDOW]);
+        for (index, to) in to.chunks_exact_mut(TAPS * LANES).enumerate() {
+            for (place, lanes) in m.iter_mut().enumerate() {
+                *lanes = *vector(sums, place * plane + index * LANES);
+            }
+            for column in 0..WINDOW {
+                for i in 0..LANES {
+                    let mut from = [0f32; WINDOW];
+                    for row in 0..WINDOW {
+                        from[row] = m[row * WINDOW + column][i];
+                    }
+                    for (row, value) in to_taps(from).into_iter().enumerate() {
+                        t[row * WINDOW + column][i] = value;
+                    }
+                }
+            }
+            for (row, line) in t.chunks_exact(WINDOW).enumerate() {
+                for i in 0..LANES {
+                    let mut from = [0f32; WINDOW];
+                    for column in 0..WINDOW {
+                        from[column] = line[column][i];
+                    }
+                    for (column, value) in to_taps(from).into_iter().enumerate() {
+                        to[i * TAPS + row * 3 + column] = value;
+                    }
+                }
+            }
+        }
+    }
+}
