@@ -15,8 +15,8 @@ use crate::gemm::{
     Dense, Lying, Matrix, Operand, Output, Packed, Size, gemm, gemm_packed, reads_lying,
     rounded_pairs,
 };
-use crate::level::{Engine, Precision, vectorised};
-use winograd::Forward;
+use crate::level::{Engine, vectorised};
+use winograd::{Forward, Plain, Weights};
 
 mod winograd;
 
@@ -485,9 +485,14 @@ pub fn conv2d(
         let (x, weight) = (Operand::rows_along_k(&x), Operand::rows_along_k(&weight));
         return gemm(engine, size, x, weight, output);
     }
+    let (patches, kernel) = (Patches::of_input(x, shape), Kernel::of(engine));
+    if winograd::suits(kernel, &patches, shape.outputs) {
+        let weight = Weights::Plain(Plain::new(kernel, shape, weight));
+        return Forward::new(&patches, weight, bias).execute(output.data);
+    }
     let weight = taps_before_inputs(engine, weight, shape);
     let weight = Dense::new(&weight, size.k);
-    of_patches(engine, size, Patches::of_input(x, shape), Operand::rows_along_k(&weight), output);
+    of_patches(engine, size, patches, Operand::rows_along_k(&weight), output);
 }
 
 /// Packs the weights of convolutions of this shape, whatever the batch and the picture's size.
@@ -511,7 +516,7 @@ pub fn conv2d_packed(
     }
     let patches = Patches::of_input(x, shape);
     if winograd::suits(weight.kernel(), &patches, shape.outputs) {
-        return Forward::new(&patches, weight.panel_rows(), bias).execute(y);
+        return Forward::new(&patches, Weights::Packed(weight.panel_rows()), bias).execute(y);
     }
     let mut margins = None;
     let patches = patches.ready(weight.reads_lying(), &mut margins, |x| weight.rounded_pairs(x));
@@ -525,7 +530,13 @@ pub fn conv2d_packed_by_data(
     (gradient, weight): (&[f32], &Packed),
     by_data: &mut [f32],
 ) {
-    by_data_of_taps(engine, shape, (gradient, &weight.unpack()), by_data);
+    let weight = weight.unpack();
+    if winograd::suits(Kernel::of(engine), &Patches::of_output(gradient, shape), shape.inputs) {
+        let mut plain = vec![0.0; weight.len()];
+        inputs_before_taps(engine, &weight, shape, &mut plain);
+        return conv2d_by_data(engine, shape, (gradient, &plain), by_data);
+    }
+    by_data_of_taps(engine, shape, (gradient, &weight), by_data);
 }
 
 /// The gradient of [`conv2d`] by `x`, given that of `y`.
@@ -537,6 +548,11 @@ pub fn conv2d_by_data(
 ) {
     if shape.is_pointwise() {
         return by_data_of_taps(engine, shape, (gradient, weight), by_data);
+    }
+    let (patches, kernel) = (Patches::of_output(gradient, shape), Kernel::of(engine));
+    if winograd::suits(kernel, &patches, shape.inputs) {
+        let weight = Weights::Backwards(Plain::new(kernel, shape, weight));
+        return Forward::new(&patches, weight, None).execute(by_data);
     }
     let weight = taps_before_inputs(engine, weight, shape);
     by_data_of_taps(engine, shape, (gradient, &weight), by_data);
@@ -577,12 +593,6 @@ fn of_patches<B: Matrix>(
     weight: Operand<'_, B>,
     output: Output<'_>,
 ) {
-    if winograd::suits(Kernel::of(engine), &patches, size.n) {
-        // Never rounded: these weights are used once.
-        let engine = Engine::new(engine.level(), Precision::F32);
-        let weight = Packed::new(engine, size.n, size.k, weight);
-        return Forward::new(&patches, weight.panel_rows(), output.bias).execute(output.data);
-    }
     let mut margins = None;
     let patches = patches.ready(reads_lying(engine), &mut margins, |x| rounded_pairs(engine, x));
     gemm(engine, size, Operand::rows_along_k(&patches), weight, output);

@@ -28,12 +28,23 @@ impl Lanes {
     }
 
     /// `len` numbers, whatever they are.
-    #[allow(unsafe_code)]
     pub(crate) fn sized_f32(&mut self, len: usize) -> &mut [f32] {
-        let lanes = &mut self.sized(len)[..len];
-        // SAFETY: lanes are as large as numbers and aligned alike, and all their bits are numbers.
-        unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), len) }
+        numbers_mut(&mut self.sized(len)[..len])
     }
+}
+
+/// The numbers whose bits are in these lanes.
+#[allow(unsafe_code)]
+fn numbers_mut(lanes: &mut [u32]) -> &mut [f32] {
+    // SAFETY: lanes are as large as numbers and aligned alike, and all their bits are numbers.
+    unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len()) }
+}
+
+/// The bits of numbers.
+#[allow(unsafe_code)]
+pub(crate) fn bits(numbers: &[f32]) -> &[u32] {
+    // SAFETY: as in `numbers_mut`.
+    unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), numbers.len()) }
 }
 
 /// Keeps one `T` a thread; calls that meet inside each other get a fresh one.

@@ -11,6 +11,7 @@
 mod by_weight;
 mod forward;
 mod transform;
+mod weights;
 
 use std::ops::Range;
 
@@ -21,6 +22,7 @@ use crate::level::Level;
 pub(super) use by_weight::by_weight;
 pub(super) use forward::Forward;
 use transform::{LANES, gradients, windows};
+pub(super) use weights::{Plain, Weights};
 
 /// Rows and columns of a tile of the result.
 const TILE: usize = 4;

@@ -136,18 +136,13 @@ impl PanelRows<'_> {
         self.packed.n
     }
 
-    pub(crate) fn panels(&self) -> usize {
-        self.packed.layout.count()
-    }
-
-    /// Columns of a panel.
-    pub(crate) fn width(&self, panel: usize) -> usize {
-        self.packed.layout.width(panel)
+    pub(crate) fn rows(&self) -> usize {
+        self.packed.k
     }
 
     /// Copies some rows of a panel.
     pub(crate) fn copy(&self, panel: usize, rows: Range<usize>, to: &mut [f32]) {
-        let (packed, width) = (self.packed, self.width(panel));
+        let (packed, width) = (self.packed, self.packed.layout.width(panel));
         let (_, block_lanes) = shape_of_k(packed.kernel, packed.k);
         let (mut row, mut rest) = (rows.start, to);
         while row < rows.end {

@@ -4,10 +4,11 @@
 use std::ops::Range;
 
 use super::transform::{PAIRS, filters, pixels};
+use super::weights::Weights;
 use super::{MOST_AT_ONCE, MOST_CHANNELS, PLACES, TAPS, TILE, Tiled, WINDOW, pieces_of};
 use crate::conv::Patches;
 use crate::gemm::kernel::{Call, Kernel};
-use crate::gemm::{Cut, PanelRows, Size, count, for_each, pieces, runs_in_parallel};
+use crate::gemm::{Cut, Size, count, for_each, pieces, runs_in_parallel};
 use crate::scratch::{Lanes, Shared, thread_scratch};
 
 /// Tiles of a task: as many as keep its sums in the second cache.
@@ -23,13 +24,13 @@ struct Workspace {
 thread_scratch!(with_workspace, Workspace);
 thread_scratch!(with_windows, Lanes);
 
-/// One convolution: patches that [suit](super::suits), weights whose rows are `(tap, input)`.
+/// One convolution: patches that [suit](super::suits), and weights.
 pub(in crate::conv) struct Forward<'a> {
     kernel: Kernel,
     input: Tiled<'a>,
     /// Rows and columns of the result.
     grid: (usize, usize),
-    weight: PanelRows<'a>,
+    weight: Weights<'a>,
     bias: Option<&'a [f32]>,
     outputs: usize,
 }
@@ -37,7 +38,7 @@ pub(in crate::conv) struct Forward<'a> {
 impl<'a> Forward<'a> {
     pub(in crate::conv) fn new(
         patches: &Patches<'a>,
-        weight: PanelRows<'a>,
+        weight: Weights<'a>,
         bias: Option<&'a [f32]>,
     ) -> Self {
         let (kernel, outputs) = (weight.kernel(), weight.columns());
@@ -88,15 +89,12 @@ impl<'a> Forward<'a> {
 
     /// Some tiles of the outputs of a panel.
     fn block(&self, tiles: Range<usize>, panel: usize, windows: &[f32], y: Shared<f32>) {
-        let (width, inputs) = (self.weight.width(panel), self.input.size.2);
+        let (width, inputs) = (self.weight.panel(panel).len(), self.input.size.2);
         with_workspace(|space| {
             let sums = space.sums.sized_f32(PLACES * tiles.len() * width);
             for piece in pieces_of(inputs, MOST_CHANNELS) {
                 let taps = space.taps.sized_f32(TAPS * piece.len() * width);
-                for (tap, to) in taps.chunks_exact_mut(piece.len() * width).enumerate() {
-                    let first = tap * inputs + piece.start;
-                    self.weight.copy(panel, first..first + piece.len(), to);
-                }
+                self.weight.copy(panel, piece.clone(), taps);
                 let windows = &windows[piece.start * PLACES * tiles.len()..];
                 let room = space.filters.sized_f32(2 * WINDOW * piece.len() * width);
                 for (pair, lines) in PAIRS.into_iter().enumerate() {
@@ -110,7 +108,7 @@ impl<'a> Forward<'a> {
                     }
                 }
             }
-            self.write(tiles, (panel, width), sums, y);
+            self.write(tiles, self.weight.panel(panel), sums, y);
         });
     }
 
@@ -148,16 +146,10 @@ impl<'a> Forward<'a> {
     }
 
     /// The pixels of some tiles.
-    fn write(
-        &self,
-        tiles: Range<usize>,
-        (panel, width): (usize, usize),
-        sums: &[f32],
-        y: Shared<f32>,
-    ) {
-        let first = panel * self.kernel.columns();
+    fn write(&self, tiles: Range<usize>, outputs: Range<usize>, sums: &[f32], y: Shared<f32>) {
+        let (first, width) = (outputs.start, outputs.len());
         let zeros = vec![0.0; width];
-        let bias = self.bias.map_or(&*zeros, |bias| &bias[first..first + width]);
+        let bias = self.bias.map_or(&*zeros, |bias| &bias[outputs]);
         let (height, length) = self.grid;
         for (index, tile) in tiles.clone().enumerate() {
             let (picture, row, column) = self.input.place(tile);
