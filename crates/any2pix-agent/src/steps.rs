@@ -1,6 +1,8 @@
 //! The steps of an instruction: "replace … and remove …" is two edits, the second of what the first
 //! made. The embedded model plans one operation at a time.
 
+mod list;
+
 use std::sync::Arc;
 
 use image::DynamicImage;
@@ -66,9 +68,9 @@ impl Step {
 /// What `request` asks for: its first step, and those after it. The first is itself, unless it
 /// names a picture and says several things to do with it.
 pub(crate) fn of(request: &EditRequest) -> Result<(Step, impl Iterator<Item = Step>), AgentError> {
-    let clauses = clauses(&request.instruction);
     let base = phrase::edited(&request.instruction, &request.references);
-    let steps = match base.filter(|_| are_steps(&clauses)) {
+    let clauses = base.map(|base| steps_of(&request.instruction, base)).unwrap_or_default();
+    let steps = match base.filter(|_| clauses.len() > 1) {
         None => vec![Step { request: request.clone(), base: None }],
         Some(_) if clauses.len() > MAX_STEPS => {
             let (what, count) = ("steps of the instruction", clauses.len());
@@ -187,15 +189,25 @@ fn clauses(instruction: &Instruction) -> Vec<Clause> {
     all
 }
 
-/// Whether clauses are done one after another. What the model knows as one operation stays one, and
-/// so does an instruction whose parts speak of each other.
-fn are_steps(clauses: &[Clause]) -> bool {
+/// The clauses of an instruction that are done one after another; none if it stays whole. What the
+/// model knows as one operation does, and so does what has parts that speak of each other.
+fn steps_of(instruction: &Instruction, base: usize) -> Vec<Clause> {
     let is_one_operation = |a: &Clause, b: &Clause| a.has_verb_of(BRINGS) && b.has_verb_of(TAKES);
-    match clauses {
-        [] | [_] => false,
-        [a, b] if is_one_operation(a, b) || is_one_operation(b, a) => false,
-        [_, later @ ..] => !later.iter().any(Clause::points_back),
-    }
+    let clauses = clauses(instruction);
+    let verbs = clauses.len();
+    let whole = match &*clauses {
+        [a, b] if is_one_operation(a, b) || is_one_operation(b, a) => true,
+        [_, later @ ..] => later.iter().any(Clause::points_back),
+        [] => true,
+    };
+    let has_list = |clause: &Clause| clause.has_verb_of(BRINGS) || clause.has_verb_of(TAKES);
+    let parts: Vec<Clause> = clauses
+        .into_iter()
+        .flat_map(|clause| if has_list(&clause) { list::of(clause, base) } else { vec![clause] })
+        .collect();
+    let is_list = parts.len() > verbs;
+    let points_back = parts.iter().skip(1).any(Clause::points_back);
+    if (whole && !is_list) || points_back { Vec::new() } else { parts }
 }
 
 #[cfg(test)]
@@ -245,6 +257,31 @@ mod tests {
     }
 
     #[test]
+    fn each_thing_of_a_list_is_a_step() {
+        assert_eq!(
+            texts("Add a cat, [x.ogg] and a red car to [a.png]"),
+            ["Add a cat to [a.png]", "add [x.ogg] to [a.png]", "add a red car to [a.png]"]
+        );
+        assert_eq!(
+            texts("put [x.ogg] on the left and [y.ogg] on the right of [a.png]"),
+            ["here is [a.png]. put [x.ogg] on the left", "put [y.ogg] on the right of [a.png]"]
+        );
+        assert_eq!(
+            texts("remove the dog and the black and white cat from [a.png]"),
+            ["remove the dog from [a.png]", "remove the black and white cat from [a.png]"]
+        );
+        assert_eq!(
+            texts("add a cat, a dog, and a car to [a.png] and remove the sign"),
+            [
+                "add a cat to [a.png]",
+                "add a dog to [a.png]",
+                "add a car to [a.png]",
+                "here is [a.png]. remove the sign"
+            ]
+        );
+    }
+
+    #[test]
     fn one_operation_and_what_hangs_together_stay_whole() {
         for whole in [
             "add [x.ogg] and a cat to [a.png]",
@@ -254,6 +291,9 @@ mod tests {
             "add a dog to [a.png] and paint its tail",
             "make a picture of a dog and add a cat",
             "put the change in place of the turn in [a.png]",
+            "add a cat between the tree and a house to [a.png]",
+            "add a black and white cat to [a.png]",
+            "remove the dog from [a.png]",
         ] {
             assert_eq!(texts(whole), [whole]);
         }
