@@ -133,10 +133,10 @@ impl Edit<'_> {
         let mut run = Run::new(progress);
         let galleries = self.galleries(request.settings.gallery)?;
         let (first, later) = steps::of(request)?;
-        let mut done = self.step(&first.request, &galleries, &mut run)?;
+        let mut done = self.step(&first.request, &galleries, None, &mut run)?;
         for mut step in later {
             step.goes_on_from(&done.picture)?;
-            let next = self.step(&step.request, &galleries, &mut run)?;
+            let next = self.step(&step.request, &galleries, Some(&done.report), &mut run)?;
             done = Done { report: plan_report::joined(done.report, next.report), ..next };
         }
         let Done { picture, report, aim } = done;
@@ -146,11 +146,12 @@ impl Edit<'_> {
         Ok(outcome.with_llm(llm_format.unwrap_or_default()))
     }
 
-    /// The page: one step.
+    /// The page: one step, after what those before it did.
     fn step(
         &self,
         request: &EditRequest,
         galleries: &[Gallery],
+        before: Option<&PlanReport>,
         run: &mut Run,
     ) -> Result<Done, AgentError> {
         let settings = &request.settings;
@@ -188,6 +189,7 @@ impl Edit<'_> {
                 galleries,
                 generator: Generator::new(settings.seed).fork(&format!("task {index}")),
                 report: &mut report,
+                before,
             };
             picture = workbench.carry_out(*task, picture, run)?;
         }

@@ -11,6 +11,10 @@ const THRESHOLD: f32 = 0.5;
 /// A thing may reach out of its rectangle by this part of the longer side.
 const RIM: f32 = 0.12;
 
+/// Things that are added may cover each other by this part of the smaller one.
+const MOST_SHARED: f32 = 0.1;
+/// How much smaller a thing may become to find a place beside others.
+const SMALLER: [f32; 4] = [1.0, 0.8, 0.65, 0.5];
 /// No side of an object is a smaller part of the picture.
 const SMALLEST_PART: f32 = 0.06;
 
@@ -100,6 +104,43 @@ impl Rect {
         }
     }
 
+    /// The same rectangle, moved to a side as little as it takes not to cover others, or to be
+    /// covered by them, and made smaller where there is no such place in a picture; where it is if
+    /// there is none at all.
+    pub fn beside(&self, others: &[Self], (width, _): (u32, u32)) -> Self {
+        let is_free = |rect: &Self| others.iter().all(|other| rect.shared(other) <= MOST_SHARED);
+        let mut places = SMALLER.into_iter().filter_map(|part| {
+            let length = |length: u32| ((length as f32 * part) as u32).max(1);
+            let own = self.standing(length(self.width), length(self.height));
+            let at = |x: u32| Self { x, ..own };
+            let left = others.iter().filter_map(|other| other.x.checked_sub(own.width));
+            let right = others.iter().map(|other| other.x + other.width);
+            std::iter::once(own.x)
+                .chain(left.chain(right))
+                .filter(|x| x + own.width <= width && is_free(&at(*x)))
+                .min_by_key(|x| x.abs_diff(own.x))
+                .map(at)
+        });
+        places.next().unwrap_or(*self)
+    }
+
+    /// A rectangle of that size on the middle of this one's lower edge.
+    fn standing(&self, width: u32, height: u32) -> Self {
+        let (x, y) = (self.x + (self.width - width) / 2, self.y + self.height - height);
+        Self { x, y, width, height }
+    }
+
+    /// The part of the smaller one of two rectangles that both have.
+    fn shared(&self, other: &Self) -> f32 {
+        let overlap = |(a, length): (u32, u32), (b, other): (u32, u32)| {
+            (a + length).min(b + other).saturating_sub(a.max(b))
+        };
+        let across = overlap((self.x, self.width), (other.x, other.width));
+        let down = overlap((self.y, self.height), (other.y, other.height));
+        let area = |rect: &Self| rect.width as f32 * rect.height as f32;
+        across as f32 * down as f32 / area(self).min(area(other)).max(1.0)
+    }
+
     /// The largest rectangle of the proportions `width`:`height` that stands on the middle of
     /// this one's lower edge.
     pub fn fitted(&self, width: u32, height: u32) -> Self {
@@ -108,8 +149,7 @@ impl Rect {
         let length =
             |pixels: u32, most: u32| ((pixels as f32 * scale).round() as u32).clamp(1, most);
         let (w, h) = (length(width, self.width), length(height, self.height));
-        let (x, y) = (self.x + (self.width - w) / 2, self.y + self.height - h);
-        Self { x, y, width: w, height: h }
+        self.standing(w, h)
     }
 }
 
@@ -209,6 +249,20 @@ mod tests {
         let rect = Rect { x: 300, y: 200, width: 100, height: 50 };
         let window = rect.window(1.6, 64, size);
         assert_eq!(window, Rect { x: 270, y: 145, width: 160, height: 160 });
+    }
+
+    #[test]
+    fn things_stand_beside_each_other_if_there_is_room() {
+        let rect = |x, width| Rect { x, y: 20, width, height: 60 };
+        let (tree, dog) = (rect(40, 30), rect(110, 30));
+        let size = (200, 100);
+        assert_eq!(rect(60, 40).beside(&[tree], size), rect(70, 40));
+        assert_eq!(rect(60, 40).beside(&[tree, dog], size), rect(70, 40));
+        assert_eq!(rect(60, 45).beside(&[tree, dog], size), rect(140, 45));
+        assert_eq!(rect(68, 40).beside(&[tree], size), rect(68, 40), "all but beside it");
+        let smaller = Rect { x: 140, y: 41, width: 52, height: 39 };
+        assert_eq!(rect(60, 80).beside(&[tree, dog], size), smaller);
+        assert_eq!(rect(0, 200).beside(&[tree, dog], size), rect(0, 200), "no room");
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub(crate) struct Workbench<'a> {
     pub(crate) galleries: &'a [Gallery<'a>],
     pub(crate) generator: Generator,
     pub(crate) report: &'a mut PlanReport,
+    /// What the steps before did.
+    pub(crate) before: Option<&'a PlanReport>,
 }
 
 /// A window that is ready to be painted.
@@ -82,13 +84,16 @@ impl Workbench<'_> {
                 let mut setting = self.hole(&region, region.rect, &picture)?;
                 self.note("remove", removal, region.rect, setting.window);
                 setting.brief.condition = self.condition_of(&plan.additions[addition])?;
-                self.lay_reference(addition, region.rect, &mut setting, run)?;
+                let cut = self.reference(addition, run)?;
+                self.lay_reference(addition, cut.as_ref(), region.rect, &mut setting);
                 Ok(setting)
             })?,
             Task::Add(addition) => run.stage(Stage::Locate, |run| {
-                let rect = self.room(&plan.additions[addition], &picture)?;
+                let room = self.room(&plan.additions[addition], &picture)?;
+                let cut = self.reference(addition, run)?;
+                let rect = self.free(room, cut.as_ref(), picture.dimensions());
                 let mut setting = self.place(addition, rect, &picture)?;
-                self.lay_reference(addition, rect, &mut setting, run)?;
+                self.lay_reference(addition, cut.as_ref(), rect, &mut setting);
                 Ok(setting)
             })?,
             Task::Alter(addition) => {
@@ -294,23 +299,20 @@ impl Workbench<'_> {
     fn lay_reference(
         &mut self,
         addition: usize,
+        cut: Option<&RgbaImage>,
         rect: Rect,
         setting: &mut Setting,
-        run: &mut Run,
-    ) -> Result<(), AgentError> {
-        match self.reference(addition, run)? {
-            Some(cut) if self.settings.strength > 0.0 => {
-                let place = self.lay(&cut, rect, setting);
-                self.note("add", addition, place, setting.window);
-            }
+    ) {
+        let place = match cut {
+            Some(cut) if self.settings.strength > 0.0 => self.lay(cut, rect, setting),
             // Nothing is known of what shall be there.
             _ => {
                 setting.brief.deviations.reference = setting.brief.deviations.imagined;
                 setting.layer = None;
-                self.note("add", addition, rect, setting.window);
+                rect
             }
-        }
-        Ok(())
+        };
+        self.note("add", addition, place, setting.window);
     }
 
     /// Lays a cut-out into a setting's draft, and says where it is then.
@@ -413,6 +415,18 @@ impl Workbench<'_> {
         let answer = self.components.locator()?.room(picture, &self.query(subject)?, area);
         let answer = answer.map_err(AgentError::compute(Stage::Locate))?;
         Ok(locate::rect_of(answer.bbox, picture.dimensions()))
+    }
+
+    /// `room`, or a place beside it that is not taken by what this instruction has added so far.
+    fn free(&self, room: Rect, cut: Option<&RgbaImage>, size: (u32, u32)) -> Rect {
+        let reports = self.before.into_iter().chain([&*self.report]);
+        let added = reports.flat_map(|report| &report.subjects).filter(|s| s.role == "add");
+        let taken: Vec<Rect> = added.filter_map(|added| added.region).collect();
+        let rect = cut.map_or(room, |cut| room.fitted(cut.width(), cut.height()));
+        match rect.beside(&taken, size) {
+            free if free == rect => room,
+            free => free,
+        }
     }
 
     /// What stands for an object: its reference, else what the plan says of it.
