@@ -75,13 +75,13 @@ fn to_taps(m: [f32; WINDOW]) -> [f32; 3] {
 /// The lanes of a slice that is long enough.
 #[inline(always)]
 fn vector(slice: &[f32], at: usize) -> &Vector {
-    slice[at..].first_chunk().expect("as many channels as lanes")
+    &slice[at..].as_chunks().0[0]
 }
 
 /// As [`vector`], to be written.
 #[inline(always)]
 fn vector_mut(slice: &mut [f32], at: usize) -> &mut Vector {
-    slice[at..].first_chunk_mut().expect("as many channels as lanes")
+    &mut slice[at..].as_chunks_mut().0[0]
 }
 
 vectorised! {
