@@ -98,7 +98,8 @@ fn equals_the_plain_loop() {
 
 fn any_shape() -> impl Strategy<Value = ConvShape> {
     let sizes = (0..3usize, 1..10usize, 1..10usize);
-    let layer = (1..40usize, 1..70usize, (1..5usize, 1..5usize), 1..4usize, 0..3usize);
+    // Fewer channels than convolution by tiles takes, see the tests at the end.
+    let layer = (1..32usize, 1..70usize, (1..5usize, 1..5usize), 1..4usize, 0..3usize);
     (sizes, layer).prop_map(|((batch, height, width), layer)| {
         let (inputs, outputs, kernel, stride, padding) = layer;
         ConvShape { batch, height, width, inputs, outputs, kernel, stride, padding }
@@ -135,5 +136,74 @@ proptest! {
             y
         };
         same_for_all(2e-5, &y, &format!("{shape:?} packed"), packed);
+    }
+}
+
+/// A shape that is computed by tiles.
+const BY_TILES: ConvShape = ConvShape {
+    batch: 2,
+    height: 22,
+    width: 27,
+    inputs: 48,
+    outputs: 80,
+    kernel: (3, 3),
+    stride: 1,
+    padding: 1,
+};
+
+#[test]
+fn tiles_give_the_same_bytes_on_any_number_of_threads() {
+    let shape = &BY_TILES;
+    let x = numbers(1, shape.batch * shape.height * shape.width * shape.inputs);
+    let weight = numbers(2, shape.outputs * shape.inputs * shape.taps());
+    let gradient = numbers(4, shape.output_pixels() * shape.outputs);
+    let (mut y, mut dx) = (vec![0f64; gradient.len()], vec![0f64; x.len()]);
+    let mut dw = vec![0f64; weight.len()];
+    products(shape, |o, i, w| {
+        y[o] += f64::from(x[i]) * f64::from(weight[w]);
+        dx[i] += f64::from(gradient[o]) * f64::from(weight[w]);
+        dw[w] += f64::from(gradient[o]) * f64::from(x[i]);
+    });
+    let of = |len: usize, work: &dyn Fn(&mut [f32])| {
+        let mut to = vec![f32::NAN; len];
+        work(&mut to);
+        to
+    };
+    same_for_all(1e-4, &y, "forward", |engine| {
+        of(y.len(), &|to| conv2d(engine, shape, (&x, &weight, None), to))
+    });
+    same_for_all(1e-4, &y, "packed", |engine| {
+        let packed = pack_conv2d(engine, shape, &weight);
+        of(y.len(), &|to| conv2d_packed(shape, (&x, &packed, None), to))
+    });
+    same_for_all(1e-4, &dx, "by data", |engine| {
+        of(dx.len(), &|to| conv2d_by_data(engine, shape, (&gradient, &weight), to))
+    });
+    same_for_all(1e-4, &dx, "packed, by data", |engine| {
+        let packed = pack_conv2d(engine, shape, &weight);
+        of(dx.len(), &|to| conv2d_packed_by_data(engine, shape, (&gradient, &packed), to))
+    });
+    same_for_all(1e-4, &dw, "by weight", |engine| {
+        of(dw.len(), &|to| conv2d_by_weight(engine, shape, (&gradient, &x), to))
+    });
+}
+
+#[test]
+fn what_is_no_number_reaches_all_it_touches_and_stays_in_its_tiles() {
+    let shape = &BY_TILES;
+    let mut x = numbers(1, shape.batch * shape.height * shape.width * shape.inputs);
+    let weight = numbers(2, shape.outputs * shape.inputs * shape.taps());
+    let (row, column) = (9, 14);
+    x[(row * shape.width + column) * shape.inputs + 5] = f32::NAN;
+    let mut y = vec![0.0; shape.output_pixels() * shape.outputs];
+    for level in Level::available() {
+        conv2d(Engine::new(level, Precision::F32), shape, (&x, &weight, None), &mut y);
+        for (pixel, outputs) in y.chunks_exact(shape.outputs).enumerate() {
+            let (line, x) = (pixel / shape.width, pixel % shape.width);
+            let far = line.abs_diff(row).max(x.abs_diff(column));
+            let strange = outputs.iter().filter(|value| value.is_nan()).count();
+            assert!(far > 1 || strange == shape.outputs, "{level:?}: {line}, {x}");
+            assert!(far <= 4 || strange == 0, "{level:?}: {line}, {x}");
+        }
     }
 }

@@ -60,30 +60,18 @@ pub(in crate::conv) fn by_weight(
     let whole = Cut::into((tiles, 1), stretches);
     with_workspace(|space| {
         let sums = space.sums.sized_f32(PLACES * inputs * outputs);
-        for stretch in (0..stretches).map(|index| whole.piece(index)) {
-            let cut = Cut::into((stretch.len(), 1), stretch.len().div_ceil(MOST_TILES));
-            let windows = space.windows.sized_f32(stretch.len() * inputs * PLACES);
-            let gradients = space.gradients.sized_f32(stretch.len() * outputs * PLACES);
-            let (shared, others) = (Shared::new(windows), Shared::new(gradients));
-            for_each(parallel, 2 * cut.count(), |index| {
-                let Range { start, end } = cut.piece(index / 2);
-                let tiles = stretch.start + start..stretch.start + end;
-                let part =
-                    |channels: usize| (start * channels * PLACES, tiles.len() * channels * PLACES);
-                // SAFETY: blocks do not overlap.
-                unsafe {
-                    if index % 2 == 0 {
-                        let (at, len) = part(inputs);
-                        let to = shared.part(at, len);
-                        input.windows(kernel.level(), kernel.columns(), tiles, to);
-                    } else {
-                        let (at, len) = part(outputs);
-                        gradient.gradients(kernel.level(), MOST_ROWS, tiles, others.part(at, len));
-                    }
-                }
+        for tiles in (0..stretches).map(|index| whole.piece(index)) {
+            let cut = Cut::into((tiles.len(), 1), tiles.len().div_ceil(MOST_TILES));
+            let windows = space.windows.sized_f32(tiles.len() * inputs * PLACES);
+            let gradients = space.gradients.sized_f32(tiles.len() * outputs * PLACES);
+            let (level, first) = (kernel.level(), tiles.start);
+            for_blocks((cut, first), parallel, (windows, inputs), |tiles, to| {
+                input.windows(level, kernel.columns(), tiles, to);
             });
-            let add = stretch.start > 0;
-            let channels = (inputs, outputs);
+            for_blocks((cut, first), parallel, (gradients, outputs), |tiles, to| {
+                gradient.gradients(level, MOST_ROWS, tiles, to);
+            });
+            let (channels, add) = ((inputs, outputs), first > 0);
             Stretch { kernel, cut, windows, gradients, channels, add }.add_to(sums, parallel);
         }
         let sums = &*sums;
@@ -93,6 +81,23 @@ pub(in crate::conv) fn by_weight(
             let to = unsafe { to.part(output * inputs * TAPS, inputs * TAPS) };
             taps(kernel.level(), &sums[output * inputs..], outputs * inputs, to);
         });
+    });
+}
+
+/// Lets `work` write the transform of each block of tiles, counted from the first.
+fn for_blocks(
+    (cut, first): (Cut, usize),
+    parallel: bool,
+    (to, channels): (&mut [f32], usize),
+    work: impl Fn(Range<usize>, &mut [f32]) + Sync + Send,
+) {
+    let to = Shared::new(to);
+    for_each(parallel, cut.count(), |index| {
+        let Range { start, end } = cut.piece(index);
+        let element = channels * PLACES;
+        // SAFETY: blocks do not overlap.
+        let part = unsafe { to.part(start * element, (end - start) * element) };
+        work(first + start..first + end, part);
     });
 }
 
