@@ -107,9 +107,9 @@ impl Rect {
     /// The same rectangle, moved to a side as little as it takes not to cover others, or to be
     /// covered by them, and made smaller where there is no such place in a picture; where it is if
     /// there is none at all.
-    pub fn beside(&self, others: &[Self], (width, _): (u32, u32)) -> Self {
+    pub fn beside(&self, others: &[Self], width: u32) -> Self {
         let is_free = |rect: &Self| others.iter().all(|other| rect.shared(other) <= MOST_SHARED);
-        let mut places = SMALLER.into_iter().filter_map(|part| {
+        let place = SMALLER.into_iter().find_map(|part| {
             let length = |length: u32| ((length as f32 * part) as u32).max(1);
             let own = self.standing(length(self.width), length(self.height));
             let at = |x: u32| Self { x, ..own };
@@ -121,7 +121,7 @@ impl Rect {
                 .min_by_key(|x| x.abs_diff(own.x))
                 .map(at)
         });
-        places.next().unwrap_or(*self)
+        place.unwrap_or(*self)
     }
 
     /// A rectangle of that size on the middle of this one's lower edge.
@@ -255,7 +255,7 @@ mod tests {
     fn things_stand_beside_each_other_if_there_is_room() {
         let rect = |x, width| Rect { x, y: 20, width, height: 60 };
         let (tree, dog) = (rect(40, 30), rect(110, 30));
-        let size = (200, 100);
+        let size = 200;
         assert_eq!(rect(60, 40).beside(&[tree], size), rect(70, 40));
         assert_eq!(rect(60, 40).beside(&[tree, dog], size), rect(70, 40));
         assert_eq!(rect(60, 45).beside(&[tree, dog], size), rect(140, 45));

@@ -195,11 +195,7 @@ fn steps_of(instruction: &Instruction, base: usize) -> Vec<Clause> {
     let is_one_operation = |a: &Clause, b: &Clause| a.has_verb_of(BRINGS) && b.has_verb_of(TAKES);
     let clauses = clauses(instruction);
     let verbs = clauses.len();
-    let whole = match &*clauses {
-        [a, b] if is_one_operation(a, b) || is_one_operation(b, a) => true,
-        [_, later @ ..] => later.iter().any(Clause::points_back),
-        [] => true,
-    };
+    let is_known = matches!(&*clauses, [a, b] if is_one_operation(a, b) || is_one_operation(b, a));
     let has_list = |clause: &Clause| clause.has_verb_of(BRINGS) || clause.has_verb_of(TAKES);
     let parts: Vec<Clause> = clauses
         .into_iter()
@@ -207,7 +203,7 @@ fn steps_of(instruction: &Instruction, base: usize) -> Vec<Clause> {
         .collect();
     let is_list = parts.len() > verbs;
     let points_back = parts.iter().skip(1).any(Clause::points_back);
-    if (whole && !is_list) || points_back { Vec::new() } else { parts }
+    if (is_known && !is_list) || points_back { Vec::new() } else { parts }
 }
 
 #[cfg(test)]

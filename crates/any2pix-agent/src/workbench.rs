@@ -91,7 +91,7 @@ impl Workbench<'_> {
             Task::Add(addition) => run.stage(Stage::Locate, |run| {
                 let room = self.room(&plan.additions[addition], &picture)?;
                 let cut = self.reference(addition, run)?;
-                let rect = self.free(room, cut.as_ref(), picture.dimensions());
+                let rect = self.free(room, cut.as_ref(), picture.width());
                 let mut setting = self.place(addition, rect, &picture)?;
                 self.lay_reference(addition, cut.as_ref(), rect, &mut setting);
                 Ok(setting)
@@ -418,12 +418,12 @@ impl Workbench<'_> {
     }
 
     /// `room`, or a place beside it that is not taken by what this instruction has added so far.
-    fn free(&self, room: Rect, cut: Option<&RgbaImage>, size: (u32, u32)) -> Rect {
+    fn free(&self, room: Rect, cut: Option<&RgbaImage>, width: u32) -> Rect {
         let reports = self.before.into_iter().chain([&*self.report]);
         let added = reports.flat_map(|report| &report.subjects).filter(|s| s.role == "add");
         let taken: Vec<Rect> = added.filter_map(|added| added.region).collect();
         let rect = cut.map_or(room, |cut| room.fitted(cut.width(), cut.height()));
-        match rect.beside(&taken, size) {
+        match rect.beside(&taken, width) {
             free if free == rect => room,
             free => free,
         }

@@ -40,6 +40,13 @@ fn numbers_mut(lanes: &mut [u32]) -> &mut [f32] {
     unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len()) }
 }
 
+/// The bits of numbers, to be written.
+#[allow(unsafe_code)]
+pub(crate) fn bits_mut(numbers: &mut [f32]) -> &mut [u32] {
+    // SAFETY: as in `numbers_mut`.
+    unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), numbers.len()) }
+}
+
 /// The bits of numbers.
 #[allow(unsafe_code)]
 pub(crate) fn bits(numbers: &[f32]) -> &[u32] {

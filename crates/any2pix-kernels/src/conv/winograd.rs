@@ -7,6 +7,7 @@
 //! arXiv:1509.09308). The five points are 0, ±√½ and ±√2, with which sums of f32 stray five times
 //! as far as direct ones do; with the usual 0, ±1, ±2 it is ten times, and forty at the worst.
 //! What is infinite, or no number, spreads over all tiles that see it.
+#![allow(unsafe_code)]
 
 mod by_weight;
 mod forward;
@@ -16,9 +17,10 @@ mod weights;
 use std::ops::Range;
 
 use super::Patches;
-use crate::gemm::Cut;
 use crate::gemm::kernel::Kernel;
+use crate::gemm::{Cut, for_each};
 use crate::level::Level;
+use crate::scratch::Shared;
 pub(super) use by_weight::by_weight;
 pub(super) use forward::Forward;
 use transform::{LANES, gradients, windows};
@@ -115,23 +117,48 @@ impl<'a> Tiled<'a> {
 
     /// Windows of some tiles: `(piece of the channels, place, tile, channel)`.
     fn windows(&self, level: Level, most: usize, tiles: Range<usize>, to: &mut [f32]) {
-        for (index, tile) in tiles.clone().enumerate() {
-            for piece in pieces_of(self.size.2, most) {
-                let at = piece.start * PLACES * tiles.len() + index * piece.len();
-                let pixels = self.pixels(tile, &piece, WINDOW);
-                windows(level, &pixels, &mut to[at..], tiles.len() * piece.len());
-            }
-        }
+        self.transform((WINDOW, most), tiles, to, |pixels, to, plane| {
+            windows(level, pixels, to, plane);
+        });
     }
 
-    /// Tiles of a gradient: `(piece of the channels, place, tile, channel)`.
+    /// Tiles of a gradient, in the same order.
     fn gradients(&self, level: Level, most: usize, tiles: Range<usize>, to: &mut [f32]) {
+        self.transform((TILE, most), tiles, to, |pixels, to, plane| {
+            gradients(level, pixels, to, plane);
+        });
+    }
+
+    /// Lets `work` write the places of `side`² pixels, some channels of a tile at a time.
+    fn transform<const COUNT: usize>(
+        &self,
+        (side, most): (usize, usize),
+        tiles: Range<usize>,
+        to: &mut [f32],
+        work: impl Fn(&[&[f32]; COUNT], &mut [f32], usize),
+    ) {
         for (index, tile) in tiles.clone().enumerate() {
             for piece in pieces_of(self.size.2, most) {
                 let at = piece.start * PLACES * tiles.len() + index * piece.len();
-                let pixels = self.pixels(tile, &piece, TILE);
-                gradients(level, &pixels, &mut to[at..], tiles.len() * piece.len());
+                work(&self.pixels(tile, &piece, side), &mut to[at..], tiles.len() * piece.len());
             }
         }
     }
+}
+
+/// Lets `work` write the transform of each block of tiles, counted from the first.
+fn for_blocks(
+    (cut, first): (Cut, usize),
+    parallel: bool,
+    (to, channels): (&mut [f32], usize),
+    work: impl Fn(Range<usize>, &mut [f32]) + Sync + Send,
+) {
+    let to = Shared::new(to);
+    for_each(parallel, cut.count(), |index| {
+        let Range { start, end } = cut.piece(index);
+        let element = channels * PLACES;
+        // SAFETY: blocks do not overlap.
+        let part = unsafe { to.part(start * element, (end - start) * element) };
+        work(first + start..first + end, part);
+    });
 }

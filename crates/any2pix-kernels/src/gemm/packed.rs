@@ -10,7 +10,7 @@ use super::pack::{BPanels, Block, Rows, pack_b};
 use super::shape_of_k;
 use super::tiles::Right;
 use crate::level::{Engine, Precision, vectorised};
-use crate::scratch::{Lanes, Shared};
+use crate::scratch::{Lanes, Shared, bits_mut};
 
 /// A right operand of `n` columns and `k` products a sum, packed for one engine.
 pub struct Packed {
@@ -150,31 +150,12 @@ impl PanelRows<'_> {
             let block = row / block_lanes * packed.layout.block() + packed.layout.start(panel);
             let from = block + row % block_lanes * width;
             let (piece, after) = std::mem::take(&mut rest).split_at_mut(count * width);
+            let (here, piece) = (from..from + piece.len(), bits_mut(piece));
             match &packed.kept {
-                Kept::Lanes(lanes) => {
-                    floats(packed.kernel.level(), &lanes.all()[from..from + piece.len()], piece)
-                }
-                Kept::Halves(halves) => {
-                    widened(packed.kernel.level(), &halves[from..from + piece.len()], piece)
-                }
+                Kept::Lanes(lanes) => piece.copy_from_slice(&lanes.all()[here]),
+                Kept::Halves(halves) => widen(packed.kernel.level(), &halves[here], piece),
             }
             (row, rest) = (row + count, after);
-        }
-    }
-}
-
-vectorised! {
-    fn floats(level: Level, lanes: &[u32], to: &mut [f32]) {
-        for (to, lane) in to.iter_mut().zip(lanes) {
-            *to = f32::from_bits(*lane);
-        }
-    }
-}
-
-vectorised! {
-    fn widened(level: Level, halves: &[u16], to: &mut [f32]) {
-        for (to, half) in to.iter_mut().zip(halves) {
-            *to = f32::from_bits(u32::from(*half) << 16);
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::transform::taps;
-use super::{MOST_AT_ONCE, PLACES, TAPS, Tiled, pieces_of};
+use super::{MOST_AT_ONCE, PLACES, TAPS, Tiled, for_blocks, pieces_of};
 use crate::conv::Patches;
 use crate::gemm::kernel::{Call, Kernel};
 use crate::gemm::{Cut, Size, count, for_each, pieces, runs_in_parallel};
@@ -81,23 +81,6 @@ pub(in crate::conv) fn by_weight(
             let to = unsafe { to.part(output * inputs * TAPS, inputs * TAPS) };
             taps(kernel.level(), &sums[output * inputs..], outputs * inputs, to);
         });
-    });
-}
-
-/// Lets `work` write the transform of each block of tiles, counted from the first.
-fn for_blocks(
-    (cut, first): (Cut, usize),
-    parallel: bool,
-    (to, channels): (&mut [f32], usize),
-    work: impl Fn(Range<usize>, &mut [f32]) + Sync + Send,
-) {
-    let to = Shared::new(to);
-    for_each(parallel, cut.count(), |index| {
-        let Range { start, end } = cut.piece(index);
-        let element = channels * PLACES;
-        // SAFETY: blocks do not overlap.
-        let part = unsafe { to.part(start * element, (end - start) * element) };
-        work(first + start..first + end, part);
     });
 }
 

@@ -5,7 +5,9 @@ use std::ops::Range;
 
 use super::transform::{PAIRS, filters, pixels};
 use super::weights::Weights;
-use super::{MOST_AT_ONCE, MOST_CHANNELS, PLACES, TAPS, TILE, Tiled, WINDOW, pieces_of};
+use super::{
+    MOST_AT_ONCE, MOST_CHANNELS, PLACES, TAPS, TILE, Tiled, WINDOW, for_blocks, pieces_of,
+};
 use crate::conv::Patches;
 use crate::gemm::kernel::{Call, Kernel};
 use crate::gemm::{Cut, Size, count, for_each, pieces, runs_in_parallel};
@@ -63,26 +65,21 @@ impl<'a> Forward<'a> {
 
     /// Some of the tiles: their windows are transformed once, for all outputs.
     fn stretch(&self, tiles: Range<usize>, parallel: bool, y: Shared<f32>) {
-        let (panels, element) = (self.weight.panels(), self.input.size.2 * PLACES);
+        let (panels, inputs) = (self.weight.panels(), self.input.size.2);
+        let element = inputs * PLACES;
         let threads = if parallel { rayon::current_num_threads() } else { 1 };
         let rows = (tiles.len(), self.kernel.rows());
         let cut = Cut::new(rows, (MOST_TILES / 4, MOST_TILES), panels, threads);
-        let block = |index| {
-            let Range { start, end } = cut.piece(index);
-            (start * element..end * element, tiles.start + start..tiles.start + end)
-        };
         with_windows(|windows| {
             let windows = windows.sized_f32(tiles.len() * element);
-            let shared = Shared::new(windows);
-            for_each(parallel, cut.count(), |index| {
-                let (part, tiles) = block(index);
-                // SAFETY: blocks do not overlap.
-                let to = unsafe { shared.part(part.start, part.len()) };
-                self.input.windows(self.kernel.level(), MOST_CHANNELS, tiles, to);
+            let (level, first) = (self.kernel.level(), tiles.start);
+            for_blocks((cut, first), parallel, (windows, inputs), |tiles, to| {
+                self.input.windows(level, MOST_CHANNELS, tiles, to);
             });
             for_each(parallel, cut.count() * panels, |task| {
-                let (part, tiles) = block(task / panels);
-                self.block(tiles, task % panels, &windows[part], y);
+                let Range { start, end } = cut.piece(task / panels);
+                let windows = &windows[start * element..end * element];
+                self.block(first + start..first + end, task % panels, windows, y);
             });
         });
     }

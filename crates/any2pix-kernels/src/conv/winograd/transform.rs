@@ -84,93 +84,80 @@ fn vector_mut(slice: &mut [f32], at: usize) -> &mut Vector {
     &mut slice[at..].as_chunks_mut().0[0]
 }
 
-vectorised! {
-    /// The channels of a window, pixel by pixel, become those of its places, `plane` apart.
-    pub(super) fn windows(
-        level: Level, window: &[&[f32]; PLACES], to: &mut [f32], plane: usize,
-    ) {
-        let channels = window[0].len();
-        assert!(window.iter().all(|pixel| pixel.len() == channels));
-        assert!(to.len() >= (PLACES - 1) * plane + channels && channels.is_multiple_of(LANES));
-        let (mut d, mut t) = ([[0f32; LANES]; PLACES], [[0f32; LANES]; PLACES]);
-        let mut out = [[0f32; LANES]; WINDOW];
-        for first in (0..channels).step_by(LANES) {
-            for (lanes, pixel) in d.iter_mut().zip(window) {
-                *lanes = *vector(pixel, first);
-            }
-            for column in 0..WINDOW {
-                for i in 0..LANES {
-                    let mut from = [0f32; WINDOW];
-                    for row in 0..WINDOW {
-                        from[row] = d[row * WINDOW + column][i];
-                    }
-                    for (row, value) in of_pixels(from).into_iter().enumerate() {
-                        t[row * WINDOW + column][i] = value;
-                    }
-                }
-            }
-            for row in 0..WINDOW {
-                let line = &t[row * WINDOW..(row + 1) * WINDOW];
-                for i in 0..LANES {
-                    let mut from = [0f32; WINDOW];
-                    for column in 0..WINDOW {
-                        from[column] = line[column][i];
-                    }
-                    for (column, value) in of_pixels(from).into_iter().enumerate() {
-                        out[column][i] = value;
-                    }
-                }
-                for (column, lanes) in out.iter().enumerate() {
-                    let at = (row * WINDOW + column) * plane + first;
-                    *vector_mut(to, at) = *lanes;
-                }
-            }
+/// Square arrays of `N` numbers a side become such of `M`: `f` of all columns, then of all rows.
+/// `between` is room for `M` rows of `N`.
+#[inline(always)]
+fn both_ways<const N: usize, const M: usize>(
+    f: impl Fn([f32; N]) -> [f32; M],
+    from: &[Vector],
+    between: &mut [Vector],
+    to: &mut [Vector],
+) {
+    for column in 0..N {
+        each_lane(&f, (&from[column..], N), (&mut between[column..], N));
+    }
+    for (row, to) in between.chunks_exact(N).zip(to.chunks_exact_mut(M)) {
+        each_lane(&f, (row, 1), (to, 1));
+    }
+}
+
+/// `f` of each lane of `N` vectors becomes a lane of `M`; both so far apart.
+#[inline(always)]
+fn each_lane<const N: usize, const M: usize>(
+    f: impl Fn([f32; N]) -> [f32; M],
+    (from, from_step): (&[Vector], usize),
+    (to, to_step): (&mut [Vector], usize),
+) {
+    for i in 0..LANES {
+        let mut numbers = [0f32; N];
+        for (index, number) in numbers.iter_mut().enumerate() {
+            *number = from[index * from_step][i];
+        }
+        for (index, value) in f(numbers).into_iter().enumerate() {
+            to[index * to_step][i] = value;
+        }
+    }
+}
+
+/// The channels of a square of pixels of `N` a side become those of its places, `plane` apart.
+#[inline(always)]
+fn to_places<const N: usize>(
+    f: impl Fn([f32; N]) -> [f32; WINDOW],
+    pixels: &[&[f32]],
+    to: &mut [f32],
+    plane: usize,
+) {
+    let channels = pixels[0].len();
+    assert!(pixels.len() == N * N && pixels.iter().all(|pixel| pixel.len() == channels));
+    assert!(to.len() >= (PLACES - 1) * plane + channels && channels.is_multiple_of(LANES));
+    let (mut d, mut t) = ([[0f32; LANES]; PLACES], [[0f32; LANES]; PLACES]);
+    let mut out = [[0f32; LANES]; PLACES];
+    for first in (0..channels).step_by(LANES) {
+        for (lanes, pixel) in d.iter_mut().zip(pixels) {
+            *lanes = *vector(pixel, first);
+        }
+        both_ways(&f, &d[..N * N], &mut t[..WINDOW * N], &mut out);
+        for (place, lanes) in out.iter().enumerate() {
+            *vector_mut(to, place * plane + first) = *lanes;
         }
     }
 }
 
 vectorised! {
-    /// The channels of a tile of a gradient, pixel by pixel, become those of its places, `plane`
-    /// apart.
+    /// The pixels of a window become places, `plane` apart.
+    pub(super) fn windows(
+        level: Level, window: &[&[f32]; PLACES], to: &mut [f32], plane: usize,
+    ) {
+        to_places(of_pixels, window, to, plane);
+    }
+}
+
+vectorised! {
+    /// The pixels of a tile of a gradient become places, `plane` apart.
     pub(super) fn gradients(
         level: Level, tile: &[&[f32]; TILE * TILE], to: &mut [f32], plane: usize,
     ) {
-        let channels = tile[0].len();
-        assert!(tile.iter().all(|pixel| pixel.len() == channels));
-        assert!(to.len() >= (PLACES - 1) * plane + channels && channels.is_multiple_of(LANES));
-        let mut d = [[0f32; LANES]; TILE * TILE];
-        let mut t = [[0f32; LANES]; WINDOW * TILE];
-        let mut out = [[0f32; LANES]; WINDOW];
-        for first in (0..channels).step_by(LANES) {
-            for (lanes, pixel) in d.iter_mut().zip(tile) {
-                *lanes = *vector(pixel, first);
-            }
-            for column in 0..TILE {
-                for i in 0..LANES {
-                    let mut from = [0f32; TILE];
-                    for row in 0..TILE {
-                        from[row] = d[row * TILE + column][i];
-                    }
-                    for (row, value) in of_gradients(from).into_iter().enumerate() {
-                        t[row * TILE + column][i] = value;
-                    }
-                }
-            }
-            for (row, line) in t.chunks_exact(TILE).enumerate() {
-                for i in 0..LANES {
-                    let mut from = [0f32; TILE];
-                    for column in 0..TILE {
-                        from[column] = line[column][i];
-                    }
-                    for (column, value) in of_gradients(from).into_iter().enumerate() {
-                        out[column][i] = value;
-                    }
-                }
-                for (column, lanes) in out.iter().enumerate() {
-                    *vector_mut(to, (row * WINDOW + column) * plane + first) = *lanes;
-                }
-            }
-        }
+        to_places(of_gradients, tile, to, plane);
     }
 }
 
@@ -230,37 +217,18 @@ vectorised! {
         let outputs = to[0].as_ref().map_or(0, |pixel| pixel.len());
         assert!(sums.len() >= (PLACES - 1) * plane + outputs && outputs.is_multiple_of(LANES));
         let (mut m, mut t) = ([[0f32; LANES]; PLACES], [[0f32; LANES]; TILE * WINDOW]);
-        let mut out = [[0f32; LANES]; TILE];
+        let mut out = [[0f32; LANES]; TILE * TILE];
         for first in (0..outputs).step_by(LANES) {
             for (place, lanes) in m.iter_mut().enumerate() {
                 *lanes = *vector(sums, place * plane + first);
             }
-            for column in 0..WINDOW {
-                for i in 0..LANES {
-                    let mut from = [0f32; WINDOW];
-                    for row in 0..WINDOW {
-                        from[row] = m[row * WINDOW + column][i];
-                    }
-                    for (row, value) in of_sums(from).into_iter().enumerate() {
-                        t[row * WINDOW + column][i] = value;
-                    }
-                }
-            }
+            both_ways(of_sums, &m, &mut t, &mut out);
             let bias = *vector(bias, first);
-            for (line, to) in t.chunks_exact(WINDOW).zip(to.chunks_exact_mut(TILE)) {
+            for (pixel, lanes) in to.iter_mut().zip(&out) {
+                let Some(pixel) = pixel else { continue };
+                let to = vector_mut(pixel, first);
                 for i in 0..LANES {
-                    let mut from = [0f32; WINDOW];
-                    for column in 0..WINDOW {
-                        from[column] = line[column][i];
-                    }
-                    for (column, value) in of_sums(from).into_iter().enumerate() {
-                        out[column][i] = value + bias[i];
-                    }
-                }
-                for (pixel, lanes) in to.iter_mut().zip(&out) {
-                    if let Some(pixel) = pixel {
-                        *vector_mut(pixel, first) = *lanes;
-                    }
+                    to[i] = lanes[i] + bias[i];
                 }
             }
         }
@@ -272,30 +240,15 @@ vectorised! {
     /// `(input, tap)`.
     pub(super) fn taps(level: Level, sums: &[f32], plane: usize, to: &mut [f32]) {
         let (mut m, mut t) = ([[0f32; LANES]; PLACES], [[0f32; LANES]; 3 * WINDOW]);
+        let mut out = [[0f32; LANES]; TAPS];
         for (index, to) in to.chunks_exact_mut(TAPS * LANES).enumerate() {
             for (place, lanes) in m.iter_mut().enumerate() {
                 *lanes = *vector(sums, place * plane + index * LANES);
             }
-            for column in 0..WINDOW {
-                for i in 0..LANES {
-                    let mut from = [0f32; WINDOW];
-                    for row in 0..WINDOW {
-                        from[row] = m[row * WINDOW + column][i];
-                    }
-                    for (row, value) in to_taps(from).into_iter().enumerate() {
-                        t[row * WINDOW + column][i] = value;
-                    }
-                }
-            }
-            for (row, line) in t.chunks_exact(WINDOW).enumerate() {
-                for i in 0..LANES {
-                    let mut from = [0f32; WINDOW];
-                    for column in 0..WINDOW {
-                        from[column] = line[column][i];
-                    }
-                    for (column, value) in to_taps(from).into_iter().enumerate() {
-                        to[i * TAPS + row * 3 + column] = value;
-                    }
+            both_ways(to_taps, &m, &mut t, &mut out);
+            for i in 0..LANES {
+                for tap in 0..TAPS {
+                    to[i * TAPS + tap] = out[tap][i];
                 }
             }
         }

@@ -8,7 +8,7 @@ use crate::conv::ConvShape;
 use crate::gemm::PanelRows;
 use crate::gemm::kernel::Kernel;
 use crate::level::vectorised;
-use crate::scratch::bits;
+use crate::scratch::{bits, bits_mut};
 
 /// Weights of `(tap, input)` by outputs.
 #[derive(Clone, Copy)]
@@ -99,16 +99,14 @@ fn across(
     (columns, inputs): (&Range<usize>, usize),
     to: &mut [f32],
 ) {
-    let (from, mut block) = (bits(from), [0; LANES * LANES]);
+    let (from, mut block) = (bits(from), [0.0; LANES * LANES]);
     for column in columns.clone().step_by(LANES) {
         for first in (0..inputs * TAPS).step_by(LANES) {
-            kernel.transpose16(&from[column * row + first..], row, &mut block, LANES);
+            kernel.transpose16(&from[column * row + first..], row, bits_mut(&mut block), LANES);
             for (index, lanes) in block.as_chunks::<LANES>().0.iter().enumerate() {
                 let (input, tap) = ((first + index) / TAPS, (first + index) % TAPS);
                 let at = (tap * inputs + input) * columns.len() + column - columns.start;
-                for (to, lane) in to[at..at + LANES].iter_mut().zip(lanes) {
-                    *to = f32::from_bits(*lane);
-                }
+                to[at..at + LANES].copy_from_slice(lanes);
             }
         }
     }
