@@ -617,7 +617,12 @@ pub fn conv2d_by_weight(
     let patches = Patches::of_input(x, shape);
     let kernel = Kernel::of(engine);
     if winograd::suits(kernel, &patches, shape.outputs) {
-        return winograd::by_weight(kernel, &patches, (gradient, shape.outputs), by_weight);
+        return winograd::by_weight(
+            kernel.of_singles(),
+            &patches,
+            (gradient, shape.outputs),
+            by_weight,
+        );
     }
     let mut margins = None;
     let patches = patches.ready(reads_lying(engine), &mut margins, |_| None);

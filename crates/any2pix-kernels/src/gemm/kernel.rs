@@ -82,6 +82,15 @@ impl Kernel {
         Self::Portable
     }
 
+    /// The kernel of f32 whose panels have the same columns, if there is one, else this.
+    pub(crate) fn of_singles(self) -> Self {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => Self::Avx512,
+            kernel => kernel,
+        }
+    }
+
     /// The level that the kernel's helpers run at.
     pub(crate) fn level(self) -> Level {
         match self {

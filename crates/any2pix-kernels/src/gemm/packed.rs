@@ -121,15 +121,16 @@ impl Packed {
     }
 }
 
-/// The panels of a right operand of f32, row by row.
+/// The panels of a right operand as f32, row by row.
 #[derive(Clone, Copy)]
 pub(crate) struct PanelRows<'a> {
     packed: &'a Packed,
 }
 
 impl PanelRows<'_> {
+    /// What multiplies the rows.
     pub(crate) fn kernel(&self) -> Kernel {
-        self.packed.kernel
+        self.packed.kernel.of_singles()
     }
 
     pub(crate) fn columns(&self) -> usize {
@@ -140,22 +141,27 @@ impl PanelRows<'_> {
         self.packed.k
     }
 
-    /// Copies some rows of a panel.
+    /// Copies some rows of a panel, an even number from an even one where lanes are pairs.
     pub(crate) fn copy(&self, panel: usize, rows: Range<usize>, to: &mut [f32]) {
         let (packed, width) = (self.packed, self.packed.layout.width(panel));
-        let (_, block_lanes) = shape_of_k(packed.kernel, packed.k);
-        let (mut row, mut rest) = (rows.start, to);
-        while row < rows.end {
-            let count = (rows.end - row).min(block_lanes - row % block_lanes);
-            let block = row / block_lanes * packed.layout.block() + packed.layout.start(panel);
-            let from = block + row % block_lanes * width;
-            let (piece, after) = std::mem::take(&mut rest).split_at_mut(count * width);
-            let (here, piece) = (from..from + piece.len(), bits_mut(piece));
+        let (kernel, depth) = (packed.kernel, packed.kernel.depth());
+        debug_assert!(rows.start.is_multiple_of(depth) && rows.len().is_multiple_of(depth));
+        let (_, block_lanes) = shape_of_k(kernel, packed.k);
+        let (mut lane, end, mut rest) = (rows.start / depth, rows.end / depth, to);
+        while lane < end {
+            let count = (end - lane).min(block_lanes - lane % block_lanes);
+            let block = lane / block_lanes * packed.layout.block() + packed.layout.start(panel);
+            let from = block + lane % block_lanes * width;
+            let (piece, after) = std::mem::take(&mut rest).split_at_mut(count * depth * width);
+            let (here, piece) = (from..from + count * width, bits_mut(piece));
             match &packed.kept {
+                Kept::Lanes(lanes) if depth == 2 => {
+                    part_pairs(kernel.level(), &lanes.all()[here], width, piece);
+                }
                 Kept::Lanes(lanes) => piece.copy_from_slice(&lanes.all()[here]),
-                Kept::Halves(halves) => widen(packed.kernel.level(), &halves[here], piece),
+                Kept::Halves(halves) => widen(kernel.level(), &halves[here], piece),
             }
-            (row, rest) = (row + count, after);
+            (lane, rest) = (lane + count, after);
         }
     }
 }
@@ -171,6 +177,19 @@ vectorised! {
     pub(super) fn widen(level: Level, halves: &[u16], to: &mut [u32]) {
         for (to, half) in to.iter_mut().zip(halves) {
             *to = u32::from(*half) << 16;
+        }
+    }
+}
+
+vectorised! {
+    /// The two rows of f32 that each row of `width` pairs of bfloat16 stands for.
+    fn part_pairs(level: Level, pairs: &[u32], width: usize, to: &mut [u32]) {
+        for (pairs, to) in pairs.chunks_exact(width).zip(to.chunks_exact_mut(2 * width)) {
+            let (even, odd) = to.split_at_mut(width);
+            for ((pair, even), odd) in pairs.iter().zip(even).zip(odd) {
+                *even = pair << 16;
+                *odd = pair & 0xffff_0000;
+            }
         }
     }
 }

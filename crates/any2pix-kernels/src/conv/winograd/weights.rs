@@ -34,7 +34,7 @@ impl<'a> Plain<'a> {
     pub(in crate::conv) fn new(kernel: Kernel, shape: &ConvShape, weight: &'a [f32]) -> Self {
         let ConvShape { outputs, inputs, .. } = *shape;
         assert_eq!(weight.len(), outputs * inputs * TAPS);
-        Self { kernel, weight, outputs, inputs }
+        Self { kernel: kernel.of_singles(), weight, outputs, inputs }
     }
 }
 
